@@ -1,0 +1,229 @@
+"""Telegrams: the messages inside frames, encoded and decoded in both directions.
+
+A request and its answer carry the same command byte. GetType, GetSerialNo and GetRegister are the
+commands that only read; this project sends no other, and names the rest without decoding them.
+Layouts are those of kmp.md, 3. Nothing here reads, waits, or knows a register's name.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Self
+
+from kamstrup_mqtt.errors import CommandError, LengthError
+from kamstrup_mqtt.kmp.frame import HEAT_METER, Direction, Frame, encode_frame
+from kamstrup_mqtt.kmp.value import Value, decode_value
+
+MAX_REGISTERS = 8  # in one GetRegister request (kmp.md, 3.4)
+
+COMMAND_NAMES = {
+    0x01: "GetType",
+    0x02: "GetSerialNo",
+    0x09: "SetClock",
+    0x10: "GetRegister",
+    0x11: "PutRegister",
+    0x9B: "GetEventStatus",
+    0x9C: "ClearEventStatus",
+    0xA0: "GetLogTimePresent",
+    0xA1: "GetLogLastPresent",
+    0xA2: "GetLogIDPresent",
+    0xA3: "GetLogTimePast",
+    0xB8: "GetLogger",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GetTypeRequest:
+    """Asks for the meter's type and software revision."""
+
+    command: ClassVar[int] = 0x01
+    direction: ClassVar[Direction] = Direction.REQUEST
+
+    def to_data(self) -> bytes:
+        """The body of the frame: empty."""
+        return b""
+
+    @classmethod
+    def from_data(cls, data: bytes) -> Self:
+        """Raises LengthError unless `data` is empty."""
+        _expect(data, 0)
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class GetTypeAnswer:
+    """The meter's type code and software revision, each a 16 bit number as sent."""
+
+    type_code: int
+    revision_code: int
+
+    command: ClassVar[int] = 0x01
+    direction: ClassVar[Direction] = Direction.ANSWER
+
+    @property
+    def revision(self) -> str | None:
+        """The revision as printed on meters, letter and number such as F1; None if not told."""
+        letter, number = divmod(self.revision_code, 256)
+        if not self.revision_code:
+            return None
+        return f"{chr(64 + letter)}{number}" if 1 <= letter <= 26 else f"{self.revision_code:04X}"
+
+    def to_data(self) -> bytes:
+        """Four bytes: type, revision."""
+        return self.type_code.to_bytes(2, "big") + self.revision_code.to_bytes(2, "big")
+
+    @classmethod
+    def from_data(cls, data: bytes) -> Self:
+        """Raises LengthError unless `data` has four bytes."""
+        _expect(data, 4)
+        return cls(int.from_bytes(data[:2], "big"), int.from_bytes(data[2:], "big"))
+
+
+@dataclass(frozen=True, slots=True)
+class GetSerialNoRequest:
+    """Asks for the meter's serial number."""
+
+    command: ClassVar[int] = 0x02
+    direction: ClassVar[Direction] = Direction.REQUEST
+
+    def to_data(self) -> bytes:
+        """The body of the frame: empty."""
+        return b""
+
+    @classmethod
+    def from_data(cls, data: bytes) -> Self:
+        """Raises LengthError unless `data` is empty."""
+        _expect(data, 0)
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class GetSerialNoAnswer:
+    """The meter's serial number, as on its front."""
+
+    serial: int
+
+    command: ClassVar[int] = 0x02
+    direction: ClassVar[Direction] = Direction.ANSWER
+
+    def to_data(self) -> bytes:
+        """Four bytes."""
+        return self.serial.to_bytes(4, "big")
+
+    @classmethod
+    def from_data(cls, data: bytes) -> Self:
+        """Raises LengthError unless `data` has four bytes."""
+        _expect(data, 4)
+        return cls(int.from_bytes(data, "big"))
+
+
+@dataclass(frozen=True, slots=True)
+class GetRegisterRequest:
+    """Asks for registers by their numbers; a meter takes 1 to 8 of them."""
+
+    registers: tuple[int, ...]
+
+    command: ClassVar[int] = 0x10
+    direction: ClassVar[Direction] = Direction.REQUEST
+
+    def to_data(self) -> bytes:
+        """Count, then two bytes a register. Raises ValueError for a count no meter takes."""
+        if not 1 <= len(self.registers) <= MAX_REGISTERS:
+            raise ValueError(f"1 to {MAX_REGISTERS} registers a telegram, not {self.registers}")
+        ids = b"".join(register.to_bytes(2, "big") for register in self.registers)
+        return bytes((len(self.registers),)) + ids
+
+    @classmethod
+    def from_data(cls, data: bytes) -> Self:
+        """Raises LengthError unless the count fits the bytes."""
+        if not data or len(data) != 1 + 2 * data[0]:
+            raise LengthError(f"{len(data)} bytes do not hold a count and that many registers")
+        return cls(tuple(int.from_bytes(data[i : i + 2], "big") for i in range(1, len(data), 2)))
+
+
+class RegisterValue(NamedTuple):
+    """One register of an answer, as sent: number, unit code, sign/exponent and value bytes."""
+
+    register: int
+    unit: int
+    sign_exponent: int
+    data: bytes
+
+    @property
+    def value(self) -> Value:
+        """The exact value; see `kamstrup_mqtt.kmp.value.decode_value`."""
+        return decode_value(self.unit, self.sign_exponent, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class GetRegisterAnswer:
+    """The registers the meter has of those asked for, in the meter's order."""
+
+    values: tuple[RegisterValue, ...]
+
+    command: ClassVar[int] = 0x10
+    direction: ClassVar[Direction] = Direction.ANSWER
+
+    def to_data(self) -> bytes:
+        """For each register its number, unit, size, sign/exponent and value bytes."""
+        return b"".join(
+            value.register.to_bytes(2, "big")
+            + bytes((value.unit, len(value.data), value.sign_exponent))
+            + value.data
+            for value in self.values
+        )
+
+    @classmethod
+    def from_data(cls, data: bytes) -> Self:
+        """Raises LengthError unless the registers fill `data` exactly."""
+        values: list[RegisterValue] = []
+        position = 0
+        while position < len(data):
+            start = position + 5
+            end = start + data[position + 3] if start <= len(data) else start
+            if end > len(data):
+                raise LengthError(f"register {len(values) + 1} of the answer is cut short")
+            register = data[position] << 8 | data[position + 1]
+            values.append(
+                RegisterValue(register, data[position + 2], data[position + 4], data[start:end])
+            )
+            position = end
+        return cls(tuple(values))
+
+
+Request = GetTypeRequest | GetSerialNoRequest | GetRegisterRequest
+Answer = GetTypeAnswer | GetSerialNoAnswer | GetRegisterAnswer
+Message = Request | Answer
+
+MESSAGES: tuple[type[Message], ...] = (
+    GetTypeRequest,
+    GetTypeAnswer,
+    GetSerialNoRequest,
+    GetSerialNoAnswer,
+    GetRegisterRequest,
+    GetRegisterAnswer,
+)
+_BY_COMMAND = {(message.direction, message.command): message for message in MESSAGES}
+
+
+def encode(message: Message, address: int = HEAT_METER) -> bytes:
+    """The bytes of `message` as they travel to or from the meter at `address`."""
+    return encode_frame(Frame(message.direction, address, message.command, message.to_data()))
+
+
+def decode(frame: Frame) -> Message:
+    """The message in `frame`.
+
+    Raises:
+        CommandError: the command is none that this project decodes.
+        LengthError: the body does not have the command's layout.
+
+    """
+    message = _BY_COMMAND.get((frame.direction, frame.command))
+    if message is None:
+        name = COMMAND_NAMES.get(frame.command, "unknown command")
+        raise CommandError(f"{name} (0x{frame.command:02X}) is not decoded: {frame.data.hex()}")
+    return message.from_data(frame.data)
+
+
+def _expect(data: bytes, length: int) -> None:
+    if len(data) != length:
+        raise LengthError(f"{len(data)} bytes of data where the command has {length}")

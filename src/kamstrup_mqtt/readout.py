@@ -1,0 +1,102 @@
+"""What one reading of a meter yields: `Reading`, `Readout` and the `MeterIdentity` they belong to.
+
+Values stay exact on every way out: JSON numbers have the meter's own digits, never a float's.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from kamstrup_mqtt.catalog import register_number
+from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.kmp import BitField, Unreadable, Value, format_value
+
+
+@dataclass(frozen=True, slots=True)
+class MeterIdentity:
+    """Who a meter says it is; None for what it has not told yet.
+
+    Args:
+        serial: the serial number on its front, in decimal digits.
+        type_code: the GetType code, such as "0004"; most codes have no public meaning.
+        revision: the software revision, such as "F1".
+        model: the MULTICAL model, such as "601", where the type code is documented.
+
+    """
+
+    serial: str | None = None
+    type_code: str | None = None
+    revision: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One register as read: its number and name, the exact value, and the telegram's unit."""
+
+    register: int
+    name: str
+    value: Value
+    unit: str
+
+    @property
+    def text(self) -> str:
+        """The value as text with all its digits; "" where the meter has none yet."""
+        return format_value(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """All that one reading of a meter yielded.
+
+    `readout["energy"]` and `readout[0x3C]` give a `Reading`; iterating gives all of them.
+
+    Args:
+        meter: who answered.
+        time: when the reading began, with its offset from UTC.
+        readings: what was read, by register number, in the order asked for.
+        missing: the names of what was asked for and not read, each with the reason.
+
+    """
+
+    meter: MeterIdentity
+    time: datetime
+    readings: Mapping[int, Reading]
+    missing: Mapping[str, str]
+
+    def __getitem__(self, parameter: str | int) -> Reading:
+        """The reading of a parameter by name or register number.
+
+        Raises:
+            KeyError: it was not asked for, or not read; `missing` tells the reason.
+
+        """
+        try:
+            return self.readings[register_number(parameter)]
+        except UsageError as error:
+            raise KeyError(parameter) from error
+
+    def __iter__(self) -> Iterator[Reading]:
+        return iter(self.readings.values())
+
+    def __len__(self) -> int:
+        return len(self.readings)
+
+    def to_json(self) -> str:
+        """One JSON object: parameter name to value, then `timestamp`, as on `<topic>/values`."""
+        members = [f"{json.dumps(reading.name)}: {_json(reading.value)}" for reading in self]
+        members.append(f'"timestamp": "{self.time.isoformat(timespec="seconds")}"')
+        return "{" + ", ".join(members) + "}"
+
+
+def _json(value: Value) -> str:
+    """A JSON token with every digit; null for "no date yet" and for what makes no sense."""
+    match value:
+        case Decimal() | BitField():
+            return format_value(value)
+        case None | Unreadable():
+            return "null"
+        case _:
+            return json.dumps(format_value(value), ensure_ascii=False)

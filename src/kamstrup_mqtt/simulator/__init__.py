@@ -1,0 +1,14 @@
+"""A simulated meter for demos, tests and software of other people: see `SimulatedMeter`."""
+
+from kamstrup_mqtt.simulator.meter import DEFAULT_SERIAL, MODELS, Fault, SimulatedMeter
+from kamstrup_mqtt.simulator.server import Line, serve_pty, serve_tcp
+
+__all__ = [
+    "DEFAULT_SERIAL",
+    "MODELS",
+    "Fault",
+    "Line",
+    "SimulatedMeter",
+    "serve_pty",
+    "serve_tcp",
+]

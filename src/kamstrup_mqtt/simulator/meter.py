@@ -1,0 +1,262 @@
+"""A simulated MULTICAL 402, 403 or 603 without I/O: a request in, a reaction out, faults included.
+
+It shares `kmp/` and the catalog with the real session, in the opposite direction, and has every
+register the catalog knows for its model.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import NamedTuple
+
+from kamstrup_mqtt.catalog import REGISTERS, UNITS
+from kamstrup_mqtt.errors import TelegramError
+from kamstrup_mqtt.kmp import (
+    HEAT_METER,
+    MAX_REGISTERS,
+    Answer,
+    Frame,
+    GetRegisterAnswer,
+    GetRegisterRequest,
+    GetSerialNoAnswer,
+    GetSerialNoRequest,
+    GetTypeAnswer,
+    GetTypeRequest,
+    Message,
+    MonthDay,
+    RegisterValue,
+    Request,
+    Value,
+    decode,
+    encode,
+    encode_value,
+)
+from kamstrup_mqtt.simulator.house import House
+
+DEFAULT_SERIAL = 71343479
+
+
+class Fault(StrEnum):
+    """What can go wrong between a meter and its reader."""
+
+    BAD_CRC = "bad-crc"  # one bit of the answer flips
+    TRUNCATED = "truncated"  # the answer ends in the middle
+    GARBAGE_BEFORE = "garbage-before"  # noise, and then the answer
+    SILENT = "silent"  # no answer
+    ASLEEP = "asleep"  # no answer, until somebody presses a button: see `wake`
+    HANG_UP = "hang-up"  # half an answer, and the connection closes
+    WRONG_REGISTER = "wrong-register"  # a valid answer to another question
+    FLOOD = "flood"  # bytes without end
+    UNKNOWN_REGISTERS = "unknown-registers"  # some registers are left out
+
+
+class _Model(NamedTuple):
+    type_code: int
+    energy_unit: str
+    energy_decimals: int
+    small_size: int  # bytes of temperatures, flow and power (kmp.md, 3.4)
+
+
+# The type codes are the simulator's own: those of real meters are not public.
+MODELS: Mapping[str, _Model] = {
+    "402": _Model(0x0402, "GJ", 3, 4),
+    "403": _Model(0x0403, "MWh", 3, 2),
+    "603": _Model(0x0603, "kWh", 1, 2),
+}
+_KWH = {"GJ": Decimal("0.0036"), "MWh": Decimal("0.001"), "kWh": Decimal(1), "Wh": Decimal(1000)}
+_CODES = {symbol: code for code, symbol in reversed(UNITS.items())} | {"": 51, "datetime": 79}
+_SMALL_UNITS = ("°C", "K", "kW", "l/h")
+_DATED = ("date", "datetime", "month-day")
+HIGH_RES_WRAP_WH = 10_000_000  # the 403's high resolution register holds the low digits only
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What the meter does: send these bytes, and then perhaps hang up or flood the line."""
+
+    answer: bytes = b""
+    hang_up: bool = False
+    flood: bool = False
+
+
+class SimulatedMeter:
+    """A meter in a house.
+
+    Args:
+        model: 402, 403 or 603.
+        serial: its serial number.
+        faults: how often each fault strikes, from 0 to 1; at most one a request.
+        seed: of the chance that decides on faults.
+        speed: seconds that pass in the house for each second outside.
+
+    """
+
+    def __init__(
+        self,
+        model: str = "402",
+        serial: int = DEFAULT_SERIAL,
+        faults: Mapping[Fault, float] | None = None,
+        seed: int | None = None,
+        speed: float = 1.0,
+    ) -> None:
+        self.model = model
+        self.serial = serial
+        self.faults = dict(faults or {})
+        self.house = House(datetime.now().astimezone().replace(tzinfo=None), speed)
+        self.registers = frozenset(r.number for r in REGISTERS.values() if model in r.models)
+        self.requests: deque[Request] = deque(maxlen=1000)  # the latest, for whoever watches
+        self._chance = random.Random(seed)
+
+    def wake(self) -> None:
+        """Press a button: the meter stays awake from now on."""
+        self.faults.pop(Fault.ASLEEP, None)
+
+    def react(self, frame: Frame, now: float) -> Reaction:
+        """What happens when `frame` arrives: an answer, silence, or a fault.
+
+        Args:
+            frame: a request.
+            now: a monotonic time in seconds, by which the house lives on.
+
+        """
+        self.house.advance(now)
+        try:
+            request = decode(frame)
+        except TelegramError:
+            return Reaction()
+        answer = self._answer(request) if frame.address == HEAT_METER else None
+        if answer is None:
+            return Reaction()
+        self.requests.append(request)  # type: ignore[arg-type] - it was answered
+        for fault, rate in self.faults.items():
+            if self._chance.random() < rate:
+                return _FAULTS[fault](answer, self._chance)
+        return Reaction(encode(answer))
+
+    def _answer(self, request: Message) -> Answer | None:
+        """The right answer, or None where a meter stays silent."""
+        match request:
+            case GetTypeRequest():
+                return GetTypeAnswer(MODELS[self.model].type_code, 0x0101)
+            case GetSerialNoRequest():
+                return GetSerialNoAnswer(self.serial)
+            case GetRegisterRequest(numbers) if 1 <= len(numbers) <= MAX_REGISTERS:
+                values = self._values()
+                return GetRegisterAnswer(
+                    tuple(self._register(n, values) for n in numbers if n in self.registers)
+                )
+        return None
+
+    def _register(self, number: int, values: Mapping[int, Value]) -> RegisterValue:
+        model, units = MODELS[self.model], REGISTERS[number].units
+        symbol = model.energy_unit if model.energy_unit in units else (*units, "")[0]
+        unit = _CODES[symbol]
+        size = model.small_size if symbol in _SMALL_UNITS else 4
+        value = values.get(number, None if symbol in _DATED else Decimal(0))
+        return RegisterValue(number, unit, *encode_value(value, unit, size))
+
+    def _values(self) -> dict[int, Value]:
+        """What the registers of the house hold now; all others are at zero."""
+        house, model = self.house, MODELS[self.model]
+        energy = _exact(float(_KWH[model.energy_unit]) * house.energy_kwh, model.energy_decimals)
+        month, year = house.now.date().replace(day=1), house.now.date().replace(month=1, day=1)
+        peaks: dict[int, Value] = {
+            number: value
+            for largest_flow_day, day, share in ((123, year, 1.0), (138, month, 0.9))
+            for number, value in zip(
+                range(largest_flow_day, largest_flow_day + 8),
+                (
+                    day, _exact(house.max_flow_l_h * share, 0),
+                    day, Decimal(0),
+                    day, _exact(house.max_power_kw * share, 1),
+                    day, Decimal("0.0"),
+                ),
+                strict=True,
+            )
+        }  # fmt: skip
+        return peaks | {
+            60: energy,
+            68: _exact(house.volume_l / 1000, 3),
+            74: _exact(house.flow_l_h, 0),
+            80: _exact(house.power_kw, 1),
+            86: _exact(house.supply_c, 2),
+            87: _exact(house.return_c, 2),
+            89: _exact(house.supply_c, 2) - _exact(house.return_c, 2),
+            97: _exact(house.supply_l_k / 1000, 0),
+            98: MonthDay(12, 31),
+            110: _exact(house.return_l_k / 1000, 0),
+            146: Decimal("68.12"),
+            147: Decimal("34.90"),
+            149: Decimal("67.53"),
+            150: Decimal("34.18"),
+            155: _exact(house.energy_kwh, 3),
+            223: _exact(house.volume_l, 1),
+            229: _exact(house.supply_c, 2),
+            230: _exact(house.return_c, 2),
+            239: _exact(house.volume_l, 1),
+            266: _exact(house.energy_kwh * 1000 % HIGH_RES_WRAP_WH, 0),
+            348: house.now.replace(microsecond=0),
+            398: _exact(house.supply_c, 1),
+            399: _exact(house.return_c, 1),
+            400: _exact(house.supply_c, 1) - _exact(house.return_c, 1),
+            404: f"MULTICAL {self.model}",
+            1001: Decimal(self.serial),
+            1002: house.now.time(),
+            1003: house.now.date(),
+            1004: _exact(house.hours, 0),
+            1010: Decimal(self.serial),
+        }
+
+
+def _exact(number: float, decimals: int) -> Decimal:
+    """A simulated quantity with the decimals of the meter's display."""
+    return Decimal(round(number * 10**decimals)).scaleb(-decimals)
+
+
+def _flip_a_bit(answer: Answer, chance: random.Random) -> Reaction:
+    telegram = bytearray(encode(answer))
+    telegram[chance.randrange(1, len(telegram) - 1)] ^= 1 << chance.randrange(8)
+    return Reaction(bytes(telegram))
+
+
+def _cut(answer: Answer, chance: random.Random) -> Reaction:
+    telegram = encode(answer)
+    return Reaction(telegram[: chance.randrange(1, len(telegram))])
+
+
+def _leave_out(answer: Answer, chance: random.Random) -> Reaction:
+    if isinstance(answer, GetRegisterAnswer) and answer.values:
+        kept = chance.sample(answer.values, chance.randrange(len(answer.values)))
+        answer = GetRegisterAnswer(tuple(value for value in answer.values if value in kept))
+    return Reaction(encode(answer))
+
+
+def _mistake(answer: Answer, chance: random.Random) -> Reaction:
+    if isinstance(answer, GetRegisterAnswer) and answer.values:
+        wrong = chance.randrange(len(answer.values))
+        answer = GetRegisterAnswer(
+            tuple(
+                value._replace(register=value.register ^ 0x200) if index == wrong else value
+                for index, value in enumerate(answer.values)
+            )
+        )
+    return Reaction(encode(answer))
+
+
+_FAULTS: Mapping[Fault, Callable[[Answer, random.Random], Reaction]] = {
+    Fault.BAD_CRC: _flip_a_bit,
+    Fault.TRUNCATED: _cut,
+    Fault.GARBAGE_BEFORE: lambda answer, chance: Reaction(
+        chance.randbytes(chance.randrange(1, 40)) + encode(answer)
+    ),
+    Fault.SILENT: lambda _answer, _chance: Reaction(),
+    Fault.ASLEEP: lambda _answer, _chance: Reaction(),
+    Fault.HANG_UP: lambda answer, chance: Reaction(_cut(answer, chance).answer, hang_up=True),
+    Fault.WRONG_REGISTER: _mistake,
+    Fault.FLOOD: lambda _answer, _chance: Reaction(flood=True),
+    Fault.UNKNOWN_REGISTERS: _leave_out,
+}
