@@ -13,6 +13,8 @@ from kamstrup_mqtt.catalog import register_number
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.kmp import BitField, Unreadable, Value, format_value
 
+NOT_IN_METER = "not in this meter"  # the reason when a valid answer leaves a register out
+
 
 @dataclass(frozen=True, slots=True)
 class MeterIdentity:

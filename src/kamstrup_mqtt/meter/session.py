@@ -43,7 +43,7 @@ from kamstrup_mqtt.kmp import (
     encode,
 )
 from kamstrup_mqtt.meter.link import Link
-from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
+from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
 
 ANSWER_DEADLINE_S = 1.6  # an answer starts at the latest so long after the request (kmp.md, 1)
 LATENCY_S = 0.3  # what a USB adapter, ser2net and a network may add
@@ -53,8 +53,6 @@ GIVE_UP_AFTER = 6  # failed tries in a row end a readout: about 13 s when nothin
 ABSENT_S = 3600.0  # how long a register the meter left out is not asked for again
 LONGEST_VALUE = 12  # bytes; the longest seen on any meter (kmp.md, 3.4)
 NOISE = 64  # bytes tolerated around an answer before the line counts as flooded
-
-_NOT_IN_METER = "not in this meter"
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +130,7 @@ class MeterSession:
         if self._faults and not self._heard:
             raise self._verdict()
         self._absent.update(dict.fromkeys(left_out, asyncio.get_running_loop().time()))
-        reasons = dict.fromkeys(left_out + absent, _NOT_IN_METER)
+        reasons = dict.fromkeys(left_out + absent, NOT_IN_METER)
         if lost:
             reasons |= dict.fromkeys(lost, _reason(self._verdict()))
             if not readings:

@@ -29,7 +29,6 @@ from kamstrup_mqtt.kmp import (
     Message,
     MonthDay,
     RegisterValue,
-    Request,
     Value,
     decode,
     encode,
@@ -57,18 +56,19 @@ class Fault(StrEnum):
 class _Model(NamedTuple):
     type_code: int
     energy_unit: str
+    energy_per_kwh: float
     energy_decimals: int
     small_size: int  # bytes of temperatures, flow and power (kmp.md, 3.4)
 
 
 # The type codes are the simulator's own: those of real meters are not public.
 MODELS: Mapping[str, _Model] = {
-    "402": _Model(0x0402, "GJ", 3, 4),
-    "403": _Model(0x0403, "MWh", 3, 2),
-    "603": _Model(0x0603, "kWh", 1, 2),
+    "402": _Model(0x0402, "GJ", 0.0036, 3, 4),
+    "403": _Model(0x0403, "MWh", 0.001, 3, 2),
+    "603": _Model(0x0603, "kWh", 1.0, 1, 2),
 }
-_KWH = {"GJ": Decimal("0.0036"), "MWh": Decimal("0.001"), "kWh": Decimal(1), "Wh": Decimal(1000)}
-_CODES = {symbol: code for code, symbol in reversed(UNITS.items())} | {"": 51, "datetime": 79}
+_CODES = {symbol: code for code, symbol in sorted(UNITS.items(), reverse=True)}
+_CODES |= {"": 51, "datetime": 79}
 _SMALL_UNITS = ("°C", "K", "kW", "l/h")
 _DATED = ("date", "datetime", "month-day")
 HIGH_RES_WRAP_WH = 10_000_000  # the 403's high resolution register holds the low digits only
@@ -108,7 +108,7 @@ class SimulatedMeter:
         self.faults = dict(faults or {})
         self.house = House(datetime.now().astimezone().replace(tzinfo=None), speed)
         self.registers = frozenset(r.number for r in REGISTERS.values() if model in r.models)
-        self.requests: deque[Request] = deque(maxlen=1000)  # the latest, for whoever watches
+        self.requests: deque[Message] = deque(maxlen=1000)  # the latest, for whoever watches
         self._chance = random.Random(seed)
 
     def wake(self) -> None:
@@ -131,7 +131,7 @@ class SimulatedMeter:
         answer = self._answer(request) if frame.address == HEAT_METER else None
         if answer is None:
             return Reaction()
-        self.requests.append(request)  # type: ignore[arg-type] - it was answered
+        self.requests.append(request)
         for fault, rate in self.faults.items():
             if self._chance.random() < rate:
                 return _FAULTS[fault](answer, self._chance)
@@ -162,24 +162,14 @@ class SimulatedMeter:
     def _values(self) -> dict[int, Value]:
         """What the registers of the house hold now; all others are at zero."""
         house, model = self.house, MODELS[self.model]
-        energy = _exact(float(_KWH[model.energy_unit]) * house.energy_kwh, model.energy_decimals)
-        month, year = house.now.date().replace(day=1), house.now.date().replace(month=1, day=1)
-        peaks: dict[int, Value] = {
-            number: value
-            for largest_flow_day, day, share in ((123, year, 1.0), (138, month, 0.9))
-            for number, value in zip(
-                range(largest_flow_day, largest_flow_day + 8),
-                (
-                    day, _exact(house.max_flow_l_h * share, 0),
-                    day, Decimal(0),
-                    day, _exact(house.max_power_kw * share, 1),
-                    day, Decimal("0.0"),
-                ),
-                strict=True,
-            )
-        }  # fmt: skip
-        return peaks | {
-            60: energy,
+        values: dict[int, Value] = {}
+        month = house.now.date().replace(day=1)
+        for first, day, share in ((123, month.replace(month=1), 1.0), (138, month, 0.9)):
+            values |= dict.fromkeys(range(first, first + 8, 2), day)  # the days of the peaks
+            values[first + 1] = _exact(house.max_flow_l_h * share, 0)
+            values[first + 5] = _exact(house.max_power_kw * share, 1)
+        return values | {
+            60: _exact(house.energy_kwh * model.energy_per_kwh, model.energy_decimals),
             68: _exact(house.volume_l / 1000, 3),
             74: _exact(house.flow_l_h, 0),
             80: _exact(house.power_kw, 1),

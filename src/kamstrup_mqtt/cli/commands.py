@@ -1,0 +1,181 @@
+"""The commands for a real meter: parse, call, print; nothing else.
+
+What only one command needs is imported by that command, so that the others start fast.
+"""
+# ruff: noqa: PLC0415
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from kamstrup_mqtt import catalog
+from kamstrup_mqtt.cli import show
+from kamstrup_mqtt.errors import KamstrupError, TelegramError
+from kamstrup_mqtt.meter import list_ports, open_meter
+from kamstrup_mqtt.readout import NOT_IN_METER, Readout
+
+
+def _start_debugging(_ctx: click.Context, _option: click.Parameter, given: bool) -> None:  # noqa: FBT001
+    if given:
+        from kamstrup_mqtt.gateway.log import log_to_stderr
+
+        log_to_stderr("debug")
+
+
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_start_debugging,
+    help="Log every telegram, and show a traceback when something fails.",
+)
+
+
+def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "-c",
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        default=Path("config.yaml"),
+        show_default=True,
+        help="The configuration file.",
+    )(command)
+
+
+def _complete_port(
+    _ctx: click.Context, _argument: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    found = [CompletionItem(port.path, help=port.description) for port in list_ports()]
+    return [item for item in found if item.value.startswith(begun)]
+
+
+def _complete_parameter(
+    _ctx: click.Context, _argument: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    known = catalog.REGISTERS.values()
+    found = [CompletionItem(register.name, help=register.title) for register in known]
+    return [item for item in found if item.value.lower().startswith(begun.lower())]
+
+
+@click.command()
+@_config_option
+@debug_option
+def run(path: Path) -> None:
+    """Run the gateway: read the meters at their interval and publish over MQTT.
+
+    It stays in the foreground and ends cleanly on SIGTERM or Ctrl-C. A broker or meter that is
+    absent is waited for; the log on standard error says what is wrong.
+    """
+    from kamstrup_mqtt.gateway.config import load_config
+    from kamstrup_mqtt.gateway.log import log_to_file, log_to_stderr
+    from kamstrup_mqtt.gateway.run import run_gateway, until_signal
+
+    config = load_config(path)
+    log_to_stderr("debug" if "--debug" in sys.argv else config.log.level)
+    if config.log.file is not None:
+        log_to_file(config.log.file)
+    asyncio.Runner().run(until_signal(run_gateway(config)))
+    logging.getLogger(__name__).info("Stopped")
+    # Everything is closed, but for a thread that may still wait for an unreachable broker, and
+    # that a normal exit would wait for in turn.
+    logging.shutdown()
+    os._exit(0)
+
+
+@click.command()
+@click.argument("port", shell_complete=_complete_port)
+@click.argument(
+    "parameters", metavar="[PARAMETER]...", nargs=-1, shell_complete=_complete_parameter
+)
+@click.option("--all", "everything", is_flag=True, help="Every register of the catalog.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@debug_option
+def read(port: str, parameters: tuple[str, ...], *, everything: bool, as_json: bool) -> None:
+    """Read the meter on PORT once.
+
+    PORT is a device such as /dev/ttyUSB0, or socket://host:port. PARAMETER is a name such as
+    energy, or a register number such as 60 or 0x10A; without any, the 31 usual ones are read.
+    """
+    wanted = [catalog.ALL] if everything else parameters or catalog.CLASSIC_PARAMETERS
+    registers = catalog.register_numbers(wanted)
+
+    async def read_once() -> Readout:
+        async with open_meter(port) as meter:
+            return await meter.read(registers)
+
+    readout = asyncio.run(read_once())
+    if as_json:
+        print(show.readout_json(readout))
+    else:
+        show.print_readout(readout)
+    lost = [name for name, reason in readout.missing.items() if reason != NOT_IN_METER]
+    if lost:
+        raise TelegramError(
+            f"could not be read: {', '.join(lost)} ({readout.missing[lost[0]]}); try again"
+        )
+    if not readout.readings:
+        raise KamstrupError("the meter has none of these registers; try `--all`")
+
+
+@click.command()
+@_config_option
+@debug_option
+def check(path: Path) -> None:
+    """Check the configuration, without touching a port or the broker."""
+    from kamstrup_mqtt.gateway.config import load_config
+    from kamstrup_mqtt.gateway.schedule import duration
+
+    config = load_config(path)
+    print(f"{path} is fine: broker {config.mqtt.address}, topic {config.mqtt.topic}")
+    for meter in config.meters:
+        print(
+            f"{meter.name}: {len(meter.registers)} registers from {meter.port} "
+            f"every {duration(meter.interval_s)} to {meter.topic}/values"
+        )
+
+
+@click.command()
+@debug_option
+def ports() -> None:
+    """List the serial ports, those with a stable name first, with what is plugged in."""
+    found = list_ports()
+    if not found:
+        show.complain("no serial ports: plug the head in, then see what `dmesg` says of it")
+    show.print_ports(found)
+
+
+@click.command()
+@click.argument("telegrams", metavar="[HEX]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a telegram.")
+@debug_option
+def decode(telegrams: tuple[str, ...], *, as_json: bool) -> None:
+    """Explain telegrams given in hex.
+
+    Each HEX is a telegram; without any, they are read from standard input, one a line. Exit status
+    1 tells that one was not valid.
+    """
+    lines: Iterable[str] = telegrams
+    if not telegrams:
+        if sys.stdin.isatty():
+            show.complain("reading telegrams in hex, one a line; Ctrl-D ends")
+        text = (line.decode("ascii", "replace") for line in sys.stdin.buffer)
+        lines = (line for line in text if line.strip())
+    elif all(len(part.lower().removeprefix("0x")) <= 2 for part in telegrams):
+        lines = [" ".join(telegrams)]  # single bytes: 80 3F 01 05 8A 0D
+    valid = True
+    for line in lines:
+        for explanation in show.explain(line):
+            valid = valid and "error" not in explanation
+            text_form = show.explanation_text(explanation)
+            print(json.dumps(explanation, ensure_ascii=False) if as_json else text_form, flush=True)
+    if not valid:
+        sys.exit(KamstrupError.exit_status)

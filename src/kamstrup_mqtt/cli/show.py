@@ -1,0 +1,203 @@
+"""What commands print: readouts and telegrams as tables, lines and JSON."""
+
+import json
+import sys
+from collections.abc import Iterator
+
+from kamstrup_mqtt.catalog import REGISTERS, info_words, register_name, unit_symbol
+from kamstrup_mqtt.errors import FramingError, TelegramError
+from kamstrup_mqtt.kmp import (
+    Frame,
+    FrameReader,
+    GetRegisterAnswer,
+    GetRegisterRequest,
+    GetSerialNoAnswer,
+    GetTypeAnswer,
+    Message,
+    RegisterValue,
+    Unreadable,
+    decode,
+    format_value,
+)
+from kamstrup_mqtt.kmp.telegram import COMMAND_NAMES
+from kamstrup_mqtt.meter import Port
+from kamstrup_mqtt.readout import Reading, Readout
+
+ACKNOWLEDGEMENT = b"\x06"
+
+
+def complain(message: str) -> None:
+    """Tell a person something on standard error, one line at a time."""
+    for line in message.splitlines():
+        print(f"kamstrup-mqtt: {line}", file=sys.stderr, flush=True)
+
+
+def readout_json(readout: Readout) -> str:
+    """A readout as `read --json` prints it: values are strings, so that no digit is lost."""
+    meter = readout.meter
+    return json.dumps(
+        {
+            "meter": {
+                "serial": meter.serial,
+                "type": meter.type_code,
+                "revision": meter.revision,
+                "model": meter.model,
+            },
+            "timestamp": readout.time.isoformat(timespec="seconds"),
+            "values": {
+                reading.name: {
+                    "value": _text(reading.value),
+                    "unit": reading.unit,
+                    "register": reading.register,
+                }
+                for reading in readout
+            },
+            "missing": list(readout.missing),
+        },
+        ensure_ascii=False,
+    )
+
+
+def print_readout(readout: Readout) -> None:
+    """A readout as a table, with what is missing and what the info code means below it."""
+    from rich.console import Console  # noqa: PLC0415 - only drawing needs rich
+    from rich.table import Table  # noqa: PLC0415
+
+    meter = readout.meter
+    console = Console()
+    title = [f"Meter {meter.serial or 'of unknown serial number'}"]
+    if meter.model:
+        title.append(f"MULTICAL {meter.model}")
+    if meter.type_code:
+        title.append(f"type {meter.type_code}")
+    title.append(readout.time.isoformat(sep=" ", timespec="seconds"))
+    table = Table(title=", ".join(title), title_justify="left")
+    table.add_column("Parameter", no_wrap=True)
+    table.add_column("Value", justify="right", no_wrap=True)
+    table.add_column("Unit", no_wrap=True)
+    table.add_column("Meaning")
+    for reading in readout:
+        table.add_row(reading.name, _shown(reading), reading.unit, _meaning(reading, meter.model))
+    console.print(table)
+    for name, reason in readout.missing.items():
+        console.print(f"{name}: {reason}", highlight=False)
+
+
+def print_ports(ports: list[Port]) -> None:
+    """One line a port, the stable name first."""
+    for port in ports:
+        device = f" ({port.device})" if port.device != port.path else ""
+        print(f"{port.path}{device}: {port.description}")
+
+
+def explain(telegram: str) -> Iterator[dict[str, object]]:
+    """What a telegram in hex says: one object for each telegram in it, as `decode --json` prints.
+
+    Args:
+        telegram: hex digits, with blanks, colons, dashes, commas or 0x between bytes as one likes.
+
+    """
+    try:
+        raw = _from_hex(telegram)
+    except ValueError:
+        yield _problem("hex", f"'{telegram.strip()[:60]}' is not hexadecimal, two digits a byte")
+        return
+    if raw == ACKNOWLEDGEMENT:
+        yield {"direction": "answer", "address": None, "command": "Acknowledge"}
+        return
+    reader = FrameReader()
+    found = reader.feed(raw)
+    if (cut := reader.close()) is not None:
+        found.append(cut)
+    if not found:
+        found.append(FramingError("no telegram: it starts with 80 to or 40 from the meter"))
+    for item in found:
+        try:
+            if isinstance(item, TelegramError):
+                raise item
+            yield _explained(item, decode(item))
+        except TelegramError as error:
+            yield _problem(error.kind, str(error))
+
+
+def explanation_text(explanation: dict[str, object]) -> str:
+    """An explanation for people: a headline, and a line for each register."""
+    if "error" in explanation:
+        return f"not valid ({explanation['error']}): {explanation['detail']}"
+    headline = f"{explanation['command']} {explanation['direction']}"
+    if explanation["address"] is not None:
+        headline += f", address {explanation['address']}"
+    told = [key for key in ("type", "revision", "serial") if key in explanation]
+    lines = [headline, *(f"  {key} {explanation[key] or 'not told'}" for key in told)]
+    registers = explanation.get("registers")
+    for register in registers if isinstance(registers, list) else []:
+        if isinstance(register, int):
+            lines.append(f"  {register_name(register)} ({register})")
+        else:
+            value = register["value"] if register["value"] is not None else "none yet"
+            lines.append(
+                f"  {register['name']} ({register['register']}) = {value} {register['unit']}"
+                f"{'' if register.get('valid', True) else ' (not valid)'}".rstrip()
+            )
+    return "\n".join(lines)
+
+
+def _from_hex(text: str) -> bytes:
+    digits = text.lower()
+    for separator in ("0x", ":", "-", ","):
+        digits = digits.replace(separator, " ")
+    raw = bytes.fromhex(digits)
+    if not raw:
+        raise ValueError(text)
+    return raw
+
+
+def _problem(kind: str, detail: str) -> dict[str, object]:
+    return {"error": kind, "detail": detail}
+
+
+def _explained(frame: Frame, message: Message) -> dict[str, object]:
+    explanation: dict[str, object] = {
+        "direction": frame.direction.name.lower(),
+        "address": frame.address,
+        "command": COMMAND_NAMES[frame.command],
+    }
+    match message:
+        case GetTypeAnswer(type_code):
+            explanation |= {"type": f"{type_code:04X}", "revision": message.revision}
+        case GetSerialNoAnswer(serial):
+            explanation |= {"serial": str(serial)}
+        case GetRegisterRequest(registers):
+            explanation |= {"registers": list(registers)}
+        case GetRegisterAnswer(values):
+            explanation |= {"registers": [_register(value) for value in values]}
+    return explanation
+
+
+def _register(item: RegisterValue) -> dict[str, object]:
+    value = item.value
+    explained: dict[str, object] = {
+        "register": item.register,
+        "name": register_name(item.register),
+        "unit": unit_symbol(item.unit),
+        "value": _text(value),
+    }
+    return explained | {"valid": False} if isinstance(value, Unreadable) else explained
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else format_value(value)  # type: ignore[arg-type]
+
+
+def _shown(reading: Reading) -> str:
+    if isinstance(reading.value, Unreadable):
+        return f"{reading.text} (not valid)"
+    return reading.text or "none yet"
+
+
+def _meaning(reading: Reading, model: str | None) -> str:
+    register = REGISTERS.get(reading.register)
+    title = register.title if register else ""
+    if reading.name == "info_code" and model and reading.text.isdigit():
+        return "; ".join((title, *info_words(int(reading.text), model)))
+    return title

@@ -1,0 +1,1 @@
+"""What runs, when, and with what: configuration, schedule, supervision."""

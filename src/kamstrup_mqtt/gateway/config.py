@@ -1,0 +1,341 @@
+"""The configuration: `config.yaml` and the environment, to settings the gateway can trust.
+
+The file of kamstrup-402-mqtt works unchanged. Every fault is found in one go, and told with its
+file, line and key, what was expected, and the nearest valid name. Nothing here opens a port or
+reaches a broker.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kamstrup_mqtt.catalog import ALL, register_number, register_numbers
+from kamstrup_mqtt.errors import KamstrupError, UsageError, did_you_mean
+from kamstrup_mqtt.gateway.source import KeyPath, Source
+from kamstrup_mqtt.meter import check_port
+from kamstrup_mqtt.outputs import MqttSettings
+
+SINGLE_METER = "meter"  # what logs call the meter of the single-meter form
+
+_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+_SECONDS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
+_LONGEST_INTERVAL_S = 7 * 86400.0
+_FILES = (
+    ("mqtt", "password_file"),
+    ("mqtt", "tls_ca_cert"),
+    ("mqtt", "tls_cert"),
+    ("mqtt", "tls_key"),
+    ("log", "file"),
+)
+
+
+class ConfigError(UsageError):
+    """The configuration has faults; `faults` holds one line for each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+def _interval(text: object) -> float:
+    """Seconds, from minutes as a bare number, or 30s, 5m, 1h. Raises ValueError."""
+    match = _INTERVAL.fullmatch(str(text).strip().lower())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 1 <= seconds <= _LONGEST_INTERVAL_S:
+        raise ValueError
+    return seconds
+
+
+def _listed(value: object) -> object:
+    """A list, where the user gave one word, or several with commas between."""
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
+def _explained(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A validator that keeps the words of our own errors."""
+
+    def validate(value: str) -> str:
+        try:
+            check(value)
+        except KamstrupError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    return validate
+
+
+def _check_parameter(name: str) -> None:
+    if name.strip().lower() != ALL:
+        register_number(name)
+
+
+_Parameters = Annotated[
+    list[Annotated[str, AfterValidator(_explained(_check_parameter))]],
+    BeforeValidator(_listed),
+    Field(min_length=1, description="a list of parameter names, register numbers, or `all`"),
+]
+_Interval = Annotated[
+    float,
+    BeforeValidator(_interval),
+    Field(description="minutes such as 28, or 30s, 5m, 1h; from 1 second to 7 days"),
+]
+_Port = Annotated[
+    str,
+    AfterValidator(_explained(check_port)),
+    Field(min_length=1, description="a device such as /dev/ttyUSB0, or socket://host:port"),
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _SerialDevice(_Section):
+    com_port: _Port
+
+
+class _Kamstrup(_Section):
+    parameters: _Parameters
+    poll_interval: _Interval
+
+
+class _Meter(_Section):
+    name: str = Field(
+        pattern=r"^[^+#/\s\x00]+$", description="a name without blanks, slashes, + and #"
+    )
+    port: _Port
+    parameters: _Parameters
+    poll_interval: _Interval
+
+
+class _HomeAssistant(_Section):
+    discovery: bool = Field(default=True, description="true or false")
+    prefix: str = Field(default="homeassistant", min_length=1, description="a topic prefix")
+
+
+class _History(_Section):
+    path: Path | None = Field(default=None, description="a file")
+    keep: str | None = Field(default=None, description="how long readouts are kept, such as 2y")
+
+
+class _Web(_Section):
+    listen: str = Field(default="127.0.0.1:8402", description="an address and port")
+
+
+class LogSettings(_Section):
+    """The section `log`: how much is logged, and whether also to a rotating file."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info, warning or error"
+    )
+    file: Path | None = Field(default=None, description="a file")
+
+
+class _File(_Section):
+    mqtt: MqttSettings = Field(description="a section with at least the broker's host")
+    serial_device: _SerialDevice | None = Field(default=None, description="a section with com_port")
+    kamstrup: _Kamstrup | None = Field(
+        default=None, description="a section with parameters and poll_interval"
+    )
+    meters: list[_Meter] = Field(default=[], description="a list of meters")
+    homeassistant: _HomeAssistant | None = Field(default=None, description="a section")
+    history: _History | None = Field(default=None, description="a section")
+    web: _Web | None = Field(default=None, description="a section")
+    log: LogSettings = Field(default=LogSettings(), description="a section")
+
+
+# The section models by name, to look up what a key is expected to be.
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "mqtt": MqttSettings,
+    "serial_device": _SerialDevice,
+    "kamstrup": _Kamstrup,
+    "meters": _Meter,
+    "homeassistant": _HomeAssistant,
+    "history": _History,
+    "web": _Web,
+    "log": LogSettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MeterConfig:
+    """A meter to read: its name in logs, its port, registers, interval and base topic."""
+
+    name: str
+    port: str
+    registers: tuple[int, ...]
+    interval_s: float
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A configuration without faults."""
+
+    mqtt: MqttSettings
+    meters: tuple[MeterConfig, ...]
+    log: LogSettings
+
+
+def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration in the file at `path`, with the environment on top.
+
+    Args:
+        path: the YAML file; paths inside it are relative to its folder.
+        environment: variables, by default those of this process; `KAMSTRUP_MQTT__PASSWORD` sets
+            `mqtt.password`.
+
+    Raises:
+        ConfigError: with all faults at once.
+
+    """
+    source = Source(path)
+    source.read_file()
+    if not source.data and source.faults:
+        raise ConfigError(source.faults)
+    source.read_environment(os.environ if environment is None else environment)
+    _drop_empty(source.data)
+    _check_meters(source)
+    _check_files(source)
+    try:
+        content = _File.model_validate(source.data)
+    except ValidationError as error:
+        for detail in error.errors():
+            _note(source, detail["loc"], detail["type"], detail.get("ctx", {}), detail["input"])
+    if source.faults:
+        raise ConfigError(source.faults)
+    return Config(content.mqtt, _meters(content), content.log)
+
+
+def _meters(content: _File) -> tuple[MeterConfig, ...]:
+    topic = content.mqtt.topic
+    if content.serial_device and content.kamstrup:
+        kamstrup = content.kamstrup
+        registers = register_numbers(kamstrup.parameters)
+        port = content.serial_device.com_port
+        return (MeterConfig(SINGLE_METER, port, registers, kamstrup.poll_interval, topic),)
+    return tuple(
+        MeterConfig(
+            meter.name,
+            meter.port,
+            register_numbers(meter.parameters),
+            meter.poll_interval,
+            f"{topic}/{meter.name}",
+        )
+        for meter in content.meters
+    )
+
+
+def _section(data: Mapping[str, object], name: str) -> dict[str, Any]:
+    content = data.get(name)
+    return content if isinstance(content, dict) else {}
+
+
+def _drop_empty(data: dict[str, object]) -> None:
+    """A known key without a value counts as not given."""
+    for name, model in _SECTIONS.items():
+        content = _section(data, name)
+        for key in [key for key in model.model_fields if key in content and content[key] is None]:
+            del content[key]
+        if name in data and data[name] is None:
+            del data[name]
+
+
+def _check_meters(source: Source) -> None:
+    """Either one meter in the older form, or several; their names and ports differ."""
+    data, single = source.data, ("serial_device", "kamstrup")
+    if "meters" not in data:
+        for name in single:
+            if name not in data:
+                expected = _File.model_fields[name].description
+                source.fault((name,), f"this section is missing; expected {expected}")
+        return
+    for name in single:
+        if name in data:
+            source.fault((name,), "give either meters, or serial_device and kamstrup, not both")
+    meters = data["meters"]
+    if meters == []:
+        source.fault(("meters",), "expected at least one meter")
+    for key in ("name", "port"):
+        seen: set[object] = set()
+        for index, meter in enumerate(meters if isinstance(meters, list) else []):
+            value = meter.get(key) if isinstance(meter, dict) else None
+            if isinstance(value, str) and value in seen:
+                source.fault(("meters", index, key), f"'{value}' is used by another meter")
+            seen.add(value)
+
+
+def _check_files(source: Source) -> None:
+    """Make paths relative to the file's folder, read the password, look for certificates."""
+    for section, key in _FILES:
+        content = _section(source.data, section)
+        if isinstance(content.get(key), str):
+            content[key] = str(source.path.parent / content[key])
+    mqtt = _section(source.data, "mqtt")
+    if _is_true(mqtt.get("authentication")) and "username" not in mqtt:
+        source.fault(("mqtt", "authentication"), "expected a username along with it")
+    if isinstance(name := mqtt.get("password_file"), str):
+        try:
+            password = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            source.fault(("mqtt", "password_file"), f"cannot be read: {error}")
+        else:
+            if "password" in mqtt:
+                source.fault(("mqtt", "password"), "give either password or password_file")
+            mqtt["password"] = password
+    if _is_true(mqtt.get("tls_enabled")):
+        for key in ("tls_ca_cert", "tls_cert", "tls_key"):
+            name = mqtt.get(key)
+            if isinstance(name, str) and not Path(name).is_file():
+                source.fault(("mqtt", key), f"there is no file {name}")
+        if "tls_key" in mqtt and "tls_cert" not in mqtt:
+            source.fault(("mqtt", "tls_key"), "expected a tls_cert along with it")
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() in ("true", "yes", "on", "1", "y", "t")
+
+
+def _note(
+    source: Source, loc: KeyPath, kind: str, context: Mapping[str, Any], given: object
+) -> None:
+    """Put a finding of pydantic into our words."""
+    model: type[BaseModel] = _File
+    key = str(loc[0])
+    inside = [part for part in loc[1:] if isinstance(part, str)]
+    if inside and key in _SECTIONS:
+        model, key = _SECTIONS[key], inside[0]
+    field = model.model_fields.get(key)
+    if kind == "extra_forbidden" or field is None:
+        near = did_you_mean(key, model.model_fields)
+        source.fault(loc, f"unknown key '{key}'{near or _known(model)}")
+    elif kind == "missing":
+        source.fault(loc, f"required, but missing; expected {field.description}")
+    elif kind == "value_error" and str(context.get("error", "")):
+        source.fault(loc, str(context["error"]))
+    else:
+        source.fault(loc, f"expected {_expected(loc, field.description)}{_got(key, given)}")
+
+
+def _expected(loc: KeyPath, description: str | None) -> str:
+    if len(loc) == 2 and loc[0] == "meters":
+        return "a meter with name, port, parameters and poll_interval"
+    return description or "another value"
+
+
+def _known(model: type[BaseModel]) -> str:
+    return f"; known are {', '.join(model.model_fields)}"
+
+
+def _got(key: str, given: object) -> str:
+    if key == "password":
+        return ""  # never into a log
+    if isinstance(given, str):
+        return f", got '{given[:60]}'"
+    kinds = {dict: "a section", list: "a list", type(None): "nothing"}
+    return f", got {kinds.get(type(given), 'something else')}"

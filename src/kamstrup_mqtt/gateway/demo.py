@@ -1,0 +1,95 @@
+"""The demo: a simulated meter, an embedded broker and the real gateway in one process.
+
+What it shows are the messages that came out of the broker, as any other client receives them.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from aiomqtt import Client, MqttError
+
+from kamstrup_mqtt.catalog import register_numbers
+from kamstrup_mqtt.errors import KamstrupError
+from kamstrup_mqtt.gateway.config import Config, LogSettings, MeterConfig
+from kamstrup_mqtt.gateway.run import run_gateway
+from kamstrup_mqtt.outputs import MqttSettings
+from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
+
+HOST = "127.0.0.1"
+INTERVAL_S = 5.0
+SPEED = 60.0  # a minute of the house each second, so that one can watch its counters grow
+PARAMETERS = (
+    "energy", "volume", "power", "flow", "temp1", "temp2", "tempdiff",
+    "maxpower_m", "maxpowerdate_m", "hourcounter",
+)  # fmt: skip
+
+
+async def run_demo(broker_port: int, show: Callable[[str, str], None]) -> None:
+    """Run the demo until cancelled.
+
+    Args:
+        broker_port: where the embedded broker listens on this machine.
+        show: called with topic and payload of each message as published.
+
+    Raises:
+        KamstrupError: the broker's port is taken, or the extra `demo` is not installed.
+
+    """
+    meter = SimulatedMeter(speed=SPEED)
+    line = Line(pace=True, echo=True, turnaround_s=0.07)
+    async with _broker(broker_port), serve_tcp(meter, line=line) as port:
+        config = Config(
+            MqttSettings(host=HOST, port=broker_port, retain=True),
+            (MeterConfig("meter", port, register_numbers(PARAMETERS), INTERVAL_S, "kamstrup"),),
+            LogSettings(),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            watching = asyncio.Event()
+            tasks.create_task(_watch(broker_port, show, watching))
+            await watching.wait()
+            tasks.create_task(run_gateway(config))
+
+
+async def _watch(port: int, show: Callable[[str, str], None], watching: asyncio.Event) -> None:
+    """Hand on every message of the broker, as a client of its own."""
+    with contextlib.suppress(MqttError):  # the broker ends with the demo
+        async with Client(HOST, port, identifier="kamstrup-mqtt-demo-watcher") as client:
+            await client.subscribe("kamstrup/#")
+            watching.set()
+            async for message in client.messages:
+                show(str(message.topic), message.payload.decode())
+
+
+@contextlib.asynccontextmanager
+async def _broker(port: int) -> AsyncIterator[None]:
+    """The embedded broker, which accepts anybody on this machine."""
+    try:
+        from amqtt.broker import Broker  # noqa: PLC0415 - an extra, and only this needs it
+    except ImportError as error:
+        raise KamstrupError(
+            "the demo needs its broker: install it with `pip install 'kamstrup-mqtt[demo]'`"
+        ) from error
+    logging.getLogger("amqtt").setLevel(logging.CRITICAL)
+    logging.getLogger("transitions").setLevel(logging.ERROR)
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
+            },
+        }
+    )
+    try:
+        await broker.start()
+    except Exception as error:
+        raise KamstrupError(
+            f"the demo's broker cannot listen on {HOST}:{port}; choose another --broker-port"
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # the demo is over either way
+            async with asyncio.timeout(1):
+                await broker.shutdown()

@@ -1,0 +1,39 @@
+"""When the next reading is due: pure functions, with the clock coming in as an argument."""
+
+import math
+
+_EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
+
+
+def next_due(now: float, utc_offset_s: float, interval_s: float, previous: float | None) -> float:
+    """The next moment on the clock's grid, so that no drift ever adds up.
+
+    The grid counts from midnight local time: every 5 minutes means :00, :05 and so on.
+
+    Args:
+        now: unix time in seconds.
+        utc_offset_s: local time minus UTC, in seconds.
+        interval_s: from one reading to the next, in seconds.
+        previous: the moment that was due before, so that waking early does not repeat it.
+
+    Returns:
+        A unix time after `now`, at most an interval and a little away.
+
+    """
+    if previous is not None and now < previous <= now + _EARLY_S:
+        now = previous
+    slots = math.floor((now + utc_offset_s) / interval_s + 1e-9)
+    return (slots + 1) * interval_s - utc_offset_s
+
+
+def retry_delay(failures: int, longest_s: float) -> float:
+    """Seconds until a failed reading is tried again: 5, 10, 20 and so on, up to `longest_s`."""
+    return min(math.ldexp(5.0, failures - 1), longest_s)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 28 min, 1 h, 45 s."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:.3g} s"
