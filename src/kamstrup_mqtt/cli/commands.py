@@ -173,9 +173,9 @@ def decode(telegrams: tuple[str, ...], *, as_json: bool) -> None:
         lines = [" ".join(telegrams)]  # single bytes: 80 3F 01 05 8A 0D
     valid = True
     for line in lines:
-        for explanation in show.explain(line):
-            valid = valid and "error" not in explanation
-            text_form = show.explanation_text(explanation)
-            print(json.dumps(explanation, ensure_ascii=False) if as_json else text_form, flush=True)
+        explanation = show.explain(line)
+        valid = valid and "error" not in explanation
+        as_text = json.dumps(explanation, ensure_ascii=False)
+        print(as_text if as_json else show.explanation_text(explanation), flush=True)
     if not valid:
         sys.exit(KamstrupError.exit_status)

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterator
 
 from kamstrup_mqtt.catalog import REGISTERS, info_words, register_name, unit_symbol
 from kamstrup_mqtt.errors import FramingError, TelegramError
 from kamstrup_mqtt.kmp import (
+    Direction,
     Frame,
     FrameReader,
     GetRegisterAnswer,
@@ -90,8 +90,11 @@ def print_ports(ports: list[Port]) -> None:
         print(f"{port.path}{device}: {port.description}")
 
 
-def explain(telegram: str) -> Iterator[dict[str, object]]:
-    """What a telegram in hex says: one object for each telegram in it, as `decode --json` prints.
+def explain(telegram: str) -> dict[str, object]:
+    """What a telegram in hex says, as `decode --json` prints it.
+
+    Noise around it is passed over, and so is our own echo in front of an answer, for that is how
+    lines are found in logs.
 
     Args:
         telegram: hex digits, with blanks, colons, dashes, commas or 0x between bytes as one likes.
@@ -100,24 +103,22 @@ def explain(telegram: str) -> Iterator[dict[str, object]]:
     try:
         raw = _from_hex(telegram)
     except ValueError:
-        yield _problem("hex", f"'{telegram.strip()[:60]}' is not hexadecimal, two digits a byte")
-        return
+        return _problem("hex", f"'{telegram.strip()[:60]}' is not hexadecimal, two digits a byte")
     if raw == ACKNOWLEDGEMENT:
-        yield {"direction": "answer", "address": None, "command": "Acknowledge"}
-        return
+        return {"direction": "answer", "address": None, "command": "Acknowledge"}
     reader = FrameReader()
-    found = reader.feed(raw)
-    if (cut := reader.close()) is not None:
-        found.append(cut)
-    if not found:
-        found.append(FramingError("no telegram: it starts with 80 to or 40 from the meter"))
-    for item in found:
-        try:
-            if isinstance(item, TelegramError):
-                raise item
-            yield _explained(item, decode(item))
-        except TelegramError as error:
-            yield _problem(error.kind, str(error))
+    found = [*reader.feed(raw), reader.close()]
+    frames = [item for item in found if isinstance(item, Frame)]
+    damages = [item for item in found if isinstance(item, TelegramError)]
+    try:
+        if frames:
+            frame = min(frames, key=lambda frame: frame.direction is Direction.REQUEST)
+            return _explained(frame, decode(frame))
+        if damages:
+            raise damages[0]
+        raise FramingError("no telegram: one begins with 80 to the meter, or 40 from the meter")
+    except TelegramError as error:
+        return _problem(error.kind, str(error))
 
 
 def explanation_text(explanation: dict[str, object]) -> str:

@@ -114,9 +114,10 @@ def encode_value(value: Value, unit: int, size: int = 4) -> tuple[int, bytes]:
             return 0, _to_bytes(value.hour * 10000 + value.minute * 100 + value.second, size)
         case MonthDay():
             return 0, _to_bytes(value.month * 100 + value.day, size)
-        case Unreadable():
-            raw = value.raw
-            return 0, bytes.fromhex(raw) if unit in UNDOCUMENTED else _to_bytes(int(raw), size)
+    # Only what `decode_value` could not read is left.
+    return 0, (
+        bytes.fromhex(value.raw) if unit in UNDOCUMENTED else _to_bytes(int(value.raw), size)
+    )
 
 
 def _encode_number(value: Decimal, unit: int, size: int) -> tuple[int, bytes]:

@@ -7,9 +7,9 @@ port can fail into a `PortError` that says what to check.
 import asyncio
 import contextlib
 import errno
-import getpass
 import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,7 +192,7 @@ def _membership(port: str) -> str:
     try:
         status = os.stat(port)  # noqa: PTH116 - the mode and group are wanted, not a path
         group = grp.getgrgid(status.st_gid).gr_name
-        user = getpass.getuser()
+        user = pwd.getpwuid(os.geteuid()).pw_name
     except (OSError, KeyError):
         return "ask for membership of the group that owns it, usually dialout"
     if not status.st_mode & stat.S_IRGRP or not status.st_mode & stat.S_IWGRP:

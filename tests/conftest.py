@@ -1,0 +1,144 @@
+"""What tests share: real brokers, real ser2net, and the command line as a user starts it."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples every time: a CRC of 16 bits lets one damaged telegram in 65536 through, and
+# a test that fails once in a while for that reason tells nothing.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        assert process.poll() is None, "the server ended at once"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(port)
+
+
+class Server:
+    """A real server in a process of its own."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.command = command
+        self.port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_port(self.port, self._process)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+
+def server_program(name: str) -> str:
+    program = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    assert program, f"{name} is missing: `make test` installs it as root, or `apt install {name}`"
+    return program
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a real Mosquitto with these lines of configuration; by default anybody may use it."""
+    servers: list[Server] = []
+
+    def start(*lines: str) -> Server:
+        port = free_port()
+        config = tmp_path / f"mosquitto-{port}.conf"
+        content = "\n".join([f"listener {port} 127.0.0.1", *(lines or ["allow_anonymous true"])])
+        config.write_text(f"user root\n{content}\n")
+        servers.append(Server([server_program("mosquitto"), "-c", str(config)], port))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def ser2net(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a real ser2net in front of a device, with an accepter such as `tcp` or a telnet."""
+    servers: list[Server] = []
+
+    def start(device: str, accepter: str = "tcp") -> Server:
+        port = free_port()
+        config = tmp_path / f"ser2net-{port}.yaml"
+        config.write_text(
+            "connection: &meter\n"
+            f"  accepter: {accepter},127.0.0.1,{port}\n"
+            f"  connector: serialdev,{device},1200n82,local\n"
+        )
+        command = [server_program("ser2net"), "-n", "-c", str(config)]
+        servers.append(Server(command, port))
+        servers[-1].start()
+        # The probe of wait_for_port holds the device for a moment.
+        time.sleep(0.5)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+COMMAND = [sys.executable, "-m", "kamstrup_mqtt"]
+
+
+def kamstrup_mqtt(
+    *arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, as a user does."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(
+        [*COMMAND, *arguments], input=data, capture_output=True, timeout=60,
+        env=os.environ | (env or {}), check=False,
+    )  # fmt: skip
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+@pytest.fixture
+def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the command line and leave it running; it is ended with the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments], text=True, cwd=cwd,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=10)

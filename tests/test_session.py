@@ -1,0 +1,308 @@
+"""The meter session against the simulated meter: over TCP, pty and every kind of bad line."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import pytest
+
+from kamstrup_mqtt import (
+    CrcError,
+    FramingError,
+    KamstrupError,
+    MeterSession,
+    NoAnswerError,
+    PortError,
+    Readout,
+    TelegramError,
+    UsageError,
+    WrongRegisterError,
+    open_meter,
+)
+from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, REGISTERS
+from kamstrup_mqtt.kmp import (
+    Frame,
+    FrameReader,
+    GetRegisterAnswer,
+    GetRegisterRequest,
+    GetSerialNoRequest,
+    RegisterValue,
+    encode,
+)
+from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, serve_pty, serve_tcp
+
+FOUR = ["energy", "volume", "temp1", "temp2"]
+
+
+def asked(meter: SimulatedMeter) -> list[tuple[int, ...]]:
+    return [r.registers for r in meter.requests if isinstance(r, GetRegisterRequest)]
+
+
+@asynccontextmanager
+async def session(meter: SimulatedMeter, line: Line | None = None) -> AsyncIterator[MeterSession]:
+    async with serve_tcp(meter, line=line) as url, open_meter(url) as opened:
+        yield opened
+
+
+def assert_true(readout: Readout, meter: SimulatedMeter) -> None:
+    """Every value is one that the house has, or had a moment ago."""
+    house = meter.house
+    for name, actual in (("energy", house.energy_kwh * 0.0036), ("volume", house.volume_l / 1000)):
+        if name in {reading.name for reading in readout}:
+            value = readout[name].value
+            assert isinstance(value, Decimal)
+            assert abs(float(value) - actual) < 0.01
+    names = {REGISTERS[number].name for number in meter.registers}
+    assert {reading.name for reading in readout} <= names
+
+
+async def test_four_parameters_take_three_telegrams_identification_included() -> None:
+    meter = SimulatedMeter("402")
+    async with session(meter) as opened:
+        readout = await opened.read(FOUR)
+        assert len(meter.requests) == 3
+        await opened.read(FOUR)
+        assert len(meter.requests) == 4  # identity is asked for once a connection
+    assert [reading.name for reading in readout] == FOUR
+    assert readout.missing == {}
+    assert readout.meter.serial == "71343479"
+    assert readout.meter.revision == "A1"
+    assert readout["ENERGY"].text == "227.445"
+    assert readout[60].unit == "GJ"
+    assert readout["energy"] is readout[0x3C]
+    assert readout.time.utcoffset() is not None
+    assert_true(readout, meter)
+    with pytest.raises(KeyError):
+        readout["power"]
+    with pytest.raises(KeyError):
+        readout["no such thing"]
+
+
+@pytest.mark.parametrize(("model", "unit"), [("402", "GJ"), ("403", "MWh"), ("603", "kWh")])
+async def test_all_31_parameters_take_six_telegrams(model: str, unit: str) -> None:
+    meter = SimulatedMeter(model)
+    async with session(meter) as opened:
+        readout = await opened.read(CLASSIC_PARAMETERS)
+    assert len(meter.requests) == 6
+    assert [reading.name for reading in readout] == list(CLASSIC_PARAMETERS)
+    assert readout["energy"].unit == unit
+
+
+async def test_over_a_pseudo_terminal() -> None:
+    meter = SimulatedMeter("603")
+    async with serve_pty(meter, Line(echo=True)) as path:
+        for _ in range(2):  # readers come and go
+            async with open_meter(path) as opened:
+                readout = await opened.read(["energy", "date_time", "device_text", "target_date"])
+            assert readout["energy"].unit == "kWh"
+            assert list(readout.missing) == ["device_text"]
+
+
+async def test_the_paced_line_with_echo_and_a_stray_zero_byte() -> None:
+    meter = SimulatedMeter()
+    async with session(meter, Line(pace=True, echo=True, turnaround_s=0.1)) as opened:
+        readout = await opened.read(FOUR)
+    assert len(readout) == 4
+    assert len(meter.requests) == 3
+
+
+async def test_a_register_the_meter_lacks_is_missing_and_the_rest_is_read() -> None:
+    meter = SimulatedMeter("402")
+    async with session(meter) as opened:
+        readout = await opened.read(["energy_high_res", "energy", "0x4321"])
+        assert [reading.name for reading in readout] == ["energy"]
+        assert readout.missing == dict.fromkeys(["energy_high_res", "0x4321"], "not in this meter")
+        # Asked once and repeated twice, both in one telegram, and then left alone.
+        assert asked(meter) == [(266, 60, 0x4321), (266, 0x4321), (266, 0x4321)]
+        again = await opened.read(["energy_high_res", "energy", "0x4321"])
+        assert asked(meter)[3:] == [(60,)]
+        assert again.missing == readout.missing
+        nothing = await opened.read(["energy_high_res"])
+        assert len(nothing) == 0
+        assert list(nothing.missing) == ["energy_high_res"]
+
+
+async def test_all_reads_every_register_of_the_model() -> None:
+    meter = SimulatedMeter("603")
+    async with session(meter) as opened:
+        readout = await opened.read(["all"])
+    assert {reading.register for reading in readout} == meter.registers
+    assert len(readout) + len(readout.missing) == len(REGISTERS)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_line_with_30_percent_of_a_fault_gives_every_value_and_no_wrong_one(
+    fault: Fault,
+) -> None:
+    async def read(seed: int) -> Readout:
+        meter = SimulatedMeter("402", faults={fault: 0.3}, seed=seed)
+        async with session(meter, Line(echo=True)) as opened:
+            readout = await opened.read(CLASSIC_PARAMETERS)
+        assert_true(readout, meter)
+        return readout
+
+    readouts = await asyncio.gather(*(read(seed) for seed in range(10)))
+    assert [len(readout) for readout in readouts] == [len(CLASSIC_PARAMETERS)] * 10
+    assert {readout.meter.serial for readout in readouts} == {"71343479"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault.SILENT, NoAnswerError),
+        (Fault.ASLEEP, NoAnswerError),
+        (Fault.TRUNCATED, TelegramError),
+        (Fault.BAD_CRC, TelegramError),
+        (Fault.FLOOD, FramingError),
+        (Fault.HANG_UP, PortError),
+    ],
+)
+async def test_a_line_that_never_works_ends_with_what_is_wrong(
+    fault: Fault, error: type[KamstrupError]
+) -> None:
+    meter = SimulatedMeter(faults={fault: 1.0}, seed=1)
+    async with session(meter, Line(echo=True)) as opened:
+        with pytest.raises(error) as caught:
+            await opened.read(CLASSIC_PARAMETERS)
+    assert len(meter.requests) == 6  # two telegrams, each repeated twice
+    assert "\n" not in str(caught.value)
+    if isinstance(caught.value, NoAnswerError):
+        assert caught.value.echo
+        for cause in ("position", "asleep", "wrong port"):
+            assert cause in str(caught.value)
+
+
+async def test_a_meter_that_is_woken_answers() -> None:
+    meter = SimulatedMeter(faults={Fault.ASLEEP: 1.0})
+    async with session(meter) as opened:
+        reading = asyncio.create_task(opened.read(FOUR))
+        await asyncio.sleep(1)
+        meter.wake()
+        assert len(await reading) == 4
+
+
+async def test_a_port_that_hung_up_between_readings_is_opened_again() -> None:
+    meter = SimulatedMeter()
+    async with serve_tcp(meter) as url:
+        port = int(url.rpartition(":")[2])
+        opened = MeterSession(url)
+        await opened.read(FOUR)
+    with pytest.raises(PortError):
+        await opened.read(FOUR)
+    async with serve_tcp(SimulatedMeter(serial=5), port=port):
+        readout = await opened.read(FOUR)
+        assert readout.meter.serial == "5"  # a new connection, so it is asked again
+    await opened.close()
+
+
+async def test_readings_asked_for_at_once_take_turns() -> None:
+    meter = SimulatedMeter()
+    async with session(meter) as opened:
+        readouts = await asyncio.gather(*(opened.read([name]) for name in FOUR))
+    assert [next(iter(readout)).name for readout in readouts] == FOUR
+
+
+@pytest.mark.parametrize("parameters", [[], ["enregy"], [70000]])
+async def test_what_cannot_be_asked_is_refused_before_the_meter_is(
+    parameters: list[str | int],
+) -> None:
+    meter = SimulatedMeter()
+    async with session(meter) as opened:
+        with pytest.raises(UsageError):
+            await opened.read(parameters)
+    assert not meter.requests
+
+
+def register(number: int, value: int) -> RegisterValue:
+    return RegisterValue(number, 8, 0x43, value.to_bytes(4))
+
+
+async def scripted(*answers: bytes) -> Readout:
+    """Read `energy` from a meter that sends these bytes, one after the other, when asked for it."""
+    script = list(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader()
+        while data := await reader.read(100):
+            for frame in frames.feed(data):
+                assert isinstance(frame, Frame)
+                if frame.command == GetRegisterRequest.command:
+                    writer.write(script.pop(0) if script else b"")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        async with open_meter(f"socket://127.0.0.1:{server.sockets[0].getsockname()[1]}") as opened:
+            # Identification is not what this is about.
+            opened._type_asked = True
+            opened.identity = type(opened.identity)("1")
+            return await opened.read(["energy"])
+    finally:
+        server.close()
+
+
+GOOD = encode(GetRegisterAnswer((register(60, 227445),)))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"\x00",
+        encode(GetSerialNoRequest()),  # another program's question
+        encode(GetRegisterRequest((60,))),
+        encode(GetRegisterAnswer((register(68, 1),))),  # the answer to another question
+        encode(GetRegisterAnswer((register(60, 1), register(68, 1)))),
+        encode(GetRegisterAnswer((register(60, 1), register(60, 2)))),
+        encode(GetRegisterAnswer((register(60, 1),)), address=0x7F),
+        GOOD[:-1],
+        GOOD[:-4] + b"\x00" + GOOD[-3:],
+        b"\x40\x3f\x02\x01\x23\x45\x67\xe9\x56\x0d",  # a serial number
+    ],
+)
+async def test_only_the_answer_to_the_question_yields_a_value(before: bytes) -> None:
+    readout = await scripted(before + GOOD)
+    assert readout["energy"].text == "227.445"
+
+
+async def test_a_wrong_register_is_never_taken_and_asked_again() -> None:
+    wrong = encode(GetRegisterAnswer((register(68, 1),)))
+    readout = await scripted(wrong, wrong, GOOD)
+    assert readout["energy"].text == "227.445"
+    with pytest.raises(WrongRegisterError, match="volume"):
+        await scripted(wrong, wrong, wrong, GOOD)
+
+
+async def test_a_bad_crc_is_told_even_if_silence_follows() -> None:
+    with pytest.raises(CrcError):
+        await scripted(GOOD[:-4] + b"\x00" + GOOD[-3:], b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        ("/dev/ttyNOTTHERE", "does not exist"),
+        ("/dev/null", "no serial port"),
+        ("/tmp", "no serial port"),
+        ("socket://127.0.0.1:1", "refused"),
+        ("socket://127.0.0.1", "host:port"),
+        ("socket://127.0.0.1:99999", "host:port"),
+        ("socket://no-such-host.invalid:4000", "cannot be reached"),
+        ("sokcet://127.0.0.1:4000", "unknown"),
+        ("rfc2217://127.0.0.1:1", "refused"),
+    ],
+)
+async def test_a_port_that_cannot_be_opened_says_what_to_check(port: str, said: str) -> None:
+    with pytest.raises(PortError, match=said) as caught:
+        async with open_meter(port):
+            pass
+    assert "\n" not in str(caught.value)
+    assert port in str(caught.value)
+
+
+async def test_a_port_that_another_program_reads_is_in_use() -> None:
+    async with serve_pty(SimulatedMeter()) as path, open_meter(path):
+        with pytest.raises(PortError, match="in use"):
+            async with open_meter(path):
+                pass

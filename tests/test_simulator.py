@@ -1,0 +1,97 @@
+"""The simulated meter: believable numbers, and faults that are what their names say."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from kamstrup_mqtt.catalog import REGISTERS
+from kamstrup_mqtt.errors import CrcError, TelegramError
+from kamstrup_mqtt.kmp import (
+    Direction,
+    Frame,
+    FrameReader,
+    GetRegisterAnswer,
+    GetRegisterRequest,
+    Request,
+    decode,
+    encode,
+)
+from kamstrup_mqtt.simulator import MODELS, Fault, SimulatedMeter
+from kamstrup_mqtt.simulator.house import KWH_PER_L_K, House
+
+ASK = GetRegisterRequest((60, 68))
+
+
+def frame(request: Request, address: int = 0x3F) -> Frame:
+    (found,) = FrameReader().feed(encode(request, address))
+    assert isinstance(found, Frame)
+    return found
+
+
+def test_a_day_in_the_house_is_believable() -> None:
+    house = House(datetime(2026, 1, 15, tzinfo=UTC).replace(tzinfo=None))
+    house.advance(0)
+    energy, volume, powers = house.energy_kwh, house.volume_l, []
+    for minute in range(24 * 60):
+        before = house.energy_kwh, house.volume_l
+        house.advance(minute * 60.0)
+        assert house.energy_kwh >= before[0]
+        assert house.volume_l >= before[1]
+        assert 20 < house.return_c < house.supply_c < 90
+        assert 0 < house.power_kw < 30
+        physics = house.flow_l_h * (house.supply_c - house.return_c) * KWH_PER_L_K
+        assert house.power_kw == pytest.approx(physics)
+        powers.append(house.power_kw)
+    assert 50 < house.energy_kwh - energy < 250  # kWh of a winter's day
+    assert 1000 < house.volume_l - volume < 8000
+    assert min(powers) < 5
+    assert max(powers) > 15  # somebody took a shower
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_it_has_every_register_of_its_model(model: str) -> None:
+    meter = SimulatedMeter(model)
+    expected = {r.number for r in REGISTERS.values() if model in r.models}
+    for number in expected:
+        (answer,) = FrameReader().feed(meter.react(frame(GetRegisterRequest((number,))), 0).answer)
+        assert isinstance(answer, Frame)
+        message = decode(answer)
+        assert isinstance(message, GetRegisterAnswer)
+        assert [value.register for value in message.values] == [number]
+
+
+def test_it_is_silent_where_a_meter_is() -> None:
+    meter = SimulatedMeter()
+    for other in (
+        frame(ASK, address=0x7F),
+        Frame(Direction.REQUEST, 0x3F, 0x99, b""),
+        Frame(Direction.REQUEST, 0x3F, 0x10, bytes([9]) + bytes(18)),
+        Frame(Direction.REQUEST, 0x3F, 0x10, bytes([0])),
+    ):
+        assert meter.react(other, 0).answer == b""
+    (nothing,) = FrameReader().feed(meter.react(frame(GetRegisterRequest((0x4321,))), 0).answer)
+    assert nothing == Frame(Direction.ANSWER, 0x3F, 0x10, b"")
+
+
+def test_faults_are_what_their_names_say() -> None:
+    right = SimulatedMeter().react(frame(ASK), 0).answer
+
+    def found(fault: Fault) -> list[Frame | TelegramError]:
+        reaction = SimulatedMeter(faults={fault: 1.0}, seed=3).react(frame(ASK), 0)
+        assert reaction.hang_up == (fault is Fault.HANG_UP)
+        assert reaction.flood == (fault is Fault.FLOOD)
+        if fault in (Fault.TRUNCATED, Fault.HANG_UP):
+            assert right.startswith(reaction.answer)
+            assert 0 < len(reaction.answer) < len(right)
+        return FrameReader().feed(reaction.answer)
+
+    assert [type(item) for item in found(Fault.BAD_CRC)] == [CrcError]
+    for fault in (Fault.SILENT, Fault.ASLEEP, Fault.FLOOD, Fault.TRUNCATED, Fault.HANG_UP):
+        assert found(fault) == []
+    assert found(Fault.GARBAGE_BEFORE)[-1] == FrameReader().feed(right)[0]
+    for fault in (Fault.WRONG_REGISTER, Fault.UNKNOWN_REGISTERS):
+        (item,) = found(fault)
+        assert isinstance(item, Frame)
+        message = decode(item)
+        assert isinstance(message, GetRegisterAnswer)
+        assert {value.register for value in message.values} != {60, 68}
