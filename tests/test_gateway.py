@@ -307,7 +307,7 @@ log: {{level: warning, file: logs/gateway.log}}
 """)
         gateway = background("run", cwd=tmp_path)
         assert await next_of(messages, "heat/status") == "online"
-        serials = {}
+        serials: dict[str, int] = {}
         while len(serials) < 2:
             topic, payload, _ = await messages.get()
             serials[topic] = json.loads(payload)["serial_number"]

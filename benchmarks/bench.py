@@ -1,0 +1,112 @@
+"""The benchmarks, each a ratio taken in one run: against a peer, or against a physical limit.
+
+One line a figure, its name first and the ratio last.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from pykmp.client import ClientCodec, EncodedClientResponse
+from pykmp.codec import CrcChecksumInvalidError, FloatCodec, PhysicalBytes
+from pykmp.messages import GetRegisterRequest as PeerRequest
+
+from kamstrup_mqtt import open_meter
+from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS
+from kamstrup_mqtt.kmp import (
+    BYTE_S,
+    Frame,
+    FrameReader,
+    GetRegisterAnswer,
+    GetRegisterRequest,
+    Value,
+    decode,
+    encode,
+)
+from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
+
+ROUNDS = 30
+TELEGRAMS = 200
+TURNAROUND_S = 0.07  # of a real meter (kmp.md, 1)
+NUMBERS = (60, 68, 74, 80, 86, 87, 89, 1004)
+
+
+def telegrams() -> list[bytes]:
+    """Answers with eight registers, as a house goes through its day."""
+    meter = SimulatedMeter("402")
+    request = encode(GetRegisterRequest(NUMBERS))
+    (frame,) = FrameReader().feed(request)
+    assert isinstance(frame, Frame)
+    return [meter.react(frame, now * 300.0).answer for now in range(TELEGRAMS)]
+
+
+def ours(raw: bytes) -> list[Value]:
+    (frame,) = FrameReader().feed(raw)
+    assert isinstance(frame, Frame)
+    answer = decode(frame)
+    assert isinstance(answer, GetRegisterAnswer)
+    return [register.value for register in answer.values]
+
+
+def peers(raw: bytes, codec: ClientCodec) -> list[Value]:
+    response = EncodedClientResponse(physical_bytes=PhysicalBytes(raw), request_cls=PeerRequest)
+    answer = codec.decode(frame=response)
+    return [FloatCodec.decode(register.value) for register in answer.registers.values()]
+
+
+def decodable_by_peer(raw: bytes, codec: ClientCodec) -> bool:
+    """PyKMP 0.0.2 undoes some runs of stuffing twice and then refuses the telegram."""
+    try:
+        peers(raw, codec)
+    except CrcChecksumInvalidError:
+        return False
+    return True
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def bench_decoding() -> None:
+    codec = ClientCodec()
+    logging.disable()
+    raws = [raw for raw in telegrams() if decodable_by_peer(raw, codec)]
+    assert [ours(raw) for raw in raws] == [peers(raw, codec) for raw in raws]
+    times: list[tuple[float, float]] = []
+    for _ in range(ROUNDS):  # in turns, so that a noisy machine disturbs both
+        mine = seconds(lambda: [ours(raw) for raw in raws])
+        theirs = seconds(lambda: [peers(raw, codec) for raw in raws])
+        times.append((mine, theirs))
+    mine, theirs = (min(column) / len(raws) * 1e6 for column in zip(*times, strict=True))
+    print(f"decoding vs PyKMP: {theirs / mine:.1f}x")
+
+
+async def bench_readout() -> None:
+    line = Line(pace=True, echo=True, turnaround_s=TURNAROUND_S)
+    meter = SimulatedMeter("402")
+    async with serve_tcp(meter, line=line) as port, open_meter(port) as opened:
+        await opened.read(["energy"])  # identification is done
+        meter.requests.clear()
+        begin = time.perf_counter()
+        readout = await opened.read(CLASSIC_PARAMETERS)
+        took = time.perf_counter() - begin
+        assert len(readout) == len(CLASSIC_PARAMETERS)
+        limit = 0.0
+        for raw in map(encode, list(meter.requests)):  # the answers are as long as they were
+            (frame,) = FrameReader().feed(raw)
+            assert isinstance(frame, Frame)
+            answer = meter.react(frame, asyncio.get_running_loop().time()).answer
+            limit += (len(raw) + len(answer)) * BYTE_S + TURNAROUND_S
+    print(f"readout of {len(readout)} parameters vs wire limit: {took / limit:.3f}x")
+
+
+def main() -> None:
+    bench_decoding()
+    asyncio.run(bench_readout())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The documentation says what is true: commands, keys, parameters, examples."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kamstrup_mqtt import catalog
+from kamstrup_mqtt.cli.main import cli
+from kamstrup_mqtt.gateway.config import _SECTIONS, load_config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_command_is_in_the_readme_and_has_help() -> None:
+    for name, command in cli.commands.items():
+        assert f"`kamstrup-mqtt {name}" in README
+        assert command.help
+
+
+def test_every_key_of_the_configuration_is_in_the_readme() -> None:
+    table = README[README.index("| section | key |") : README.index("### Several meters")]
+    for section, model in _SECTIONS.items():
+        assert f"`{section}`" in table
+        for key in model.model_fields:
+            assert f"`{key}`" in table
+
+
+def rows(text: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    ]
+
+
+def test_the_tables_of_parameters_are_those_of_the_catalog() -> None:
+    registers = [catalog.REGISTERS[catalog.register_number(n)] for n in catalog.CLASSIC_PARAMETERS]
+    known = [[f"`{r.name}`", r.title, ", ".join(r.units)] for r in registers]
+    start = README.index("| parameter | meaning | unit |")
+    assert rows(README[start : README.index("## Running it")]) == known
+    registers += [r for r in catalog.REGISTERS.values() if r not in registers]
+    assert rows((ROOT / "docs" / "parameters.md").read_text()) == [
+        [f"`{r.name}`", r.title, ", ".join(r.units), str(r.number), ", ".join(r.models)]
+        for r in registers
+    ]
+
+
+def test_the_example_configuration_is_valid() -> None:
+    config = load_config(ROOT / "config.example.yaml", {})
+    assert config.mqtt.topic == "kamstrup"
+    assert config.meters[0].interval_s == 28 * 60
+
+
+def test_the_telegram_of_the_readme_decodes() -> None:
+    (telegram,) = re.findall(r"kamstrup-mqtt decode ([0-9a-f]+)", README)
+    done = subprocess.run(
+        [sys.executable, "-m", "kamstrup_mqtt", "decode", telegram], capture_output=True, check=True
+    )
+    assert b"energy (60) = 55.006 MWh" in done.stdout
+
+
+def test_every_link_inside_the_readme_leads_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert link[1:] in anchors if link.startswith("#") else (ROOT / link).exists()
+
+
+def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = (ROOT / "packaging" / "kamstrup-mqtt.service").read_text()
+    program = "/opt/kamstrup-mqtt/bin/kamstrup-mqtt"
+    assert f"ExecStart={program} run" in unit
+    path = tmp_path / "kamstrup-mqtt.service"
+    path.write_text(unit.replace(program, sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False
+    )
+    assert "kamstrup-mqtt.service" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_compose_passes_the_device_and_the_configuration() -> None:
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["kamstrup-mqtt"]
+    assert service["devices"] == ["/dev/ttyUSB0:/dev/ttyUSB0"]
+    assert service["volumes"] == ["./config.yaml:/config/config.yaml:ro"]
+    assert "/config/config.yaml" in (ROOT / "Dockerfile").read_text()
