@@ -79,8 +79,9 @@ def print_readout(readout: Readout) -> None:
     for reading in readout:
         table.add_row(reading.name, _shown(reading), reading.unit, _meaning(reading, meter.model))
     console.print(table)
-    for name, reason in readout.missing.items():
-        console.print(f"{name}: {reason}", highlight=False)
+    for reason in dict.fromkeys(readout.missing.values()):
+        names = [name for name, why in readout.missing.items() if why == reason]
+        console.print(f"{reason.capitalize()}: {', '.join(names)}", highlight=False)
 
 
 def print_ports(ports: list[Port]) -> None:

@@ -21,6 +21,7 @@ from kamstrup_mqtt.store import History
 
 STANDBY_S = 30 * 60  # without a question for so long, a meter goes to sleep (kmp.md, 1)
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
+_NAMED = 8  # missing registers that a line of the log names
 _END_S = 1.5  # a clean end takes no longer, whatever hangs
 _NAP_S = 60.0  # a long sleep looks at the clock now and then, for it may be set
 
@@ -119,4 +120,7 @@ def _introduce(readout: Readout) -> str:
 
 
 def _reasons(readout: Readout) -> str:
-    return ", ".join(f"{name} ({reason})" for name, reason in readout.missing.items())
+    named = [f"{name} ({reason})" for name, reason in readout.missing.items()]
+    if len(named) > _NAMED:
+        named[_NAMED:] = [f"and {len(named) - _NAMED} more"]
+    return ", ".join(named)

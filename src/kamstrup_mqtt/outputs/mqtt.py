@@ -93,7 +93,7 @@ class MqttOutput:
             reason = ""
             try:
                 await self._connection()
-            except* (MqttError, OSError) as errors:  # OSError: an unreadable certificate
+            except* (MqttError, OSError, ValueError) as errors:  # a certificate, a host name
                 reason = _reason(errors)
             if reason != self._said:
                 _log.warning(
@@ -146,13 +146,12 @@ class MqttOutput:
         # A broker that restarted may have lost what it retained: it gets the latest again.
         cursor = 0 if settings.retain else self._cursor
         while True:
-            entries = await self._history.after(cursor)
-            for entry in {entry.meter: entry for entry in entries}.values():
+            for entry in await self._history.after(cursor):
                 topic = f"{self._topics[entry.meter]}/values"
                 payload = entry.readout.to_json()
                 _log.info("Publishing '%s' '%s' to %s", topic, payload, settings.address)
                 await client.publish(topic, payload, qos=settings.qos, retain=settings.retain)
-            cursor = self._cursor = entries[-1].sequence
+                cursor = self._cursor = entry.sequence
 
 
 async def _until_lost(client: Client) -> None:

@@ -1,16 +1,13 @@
 """The one place where readouts are appended, and from which every output follows.
 
-For the moment it lives in memory and keeps the latest readouts; an output that was away goes on
-from its own cursor. It knows no output and no meter.
+For the moment it lives in memory and holds the latest readout of each meter, which is all that a
+live topic needs; an output that was away goes on from its own cursor. It knows no output.
 """
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
 
 from kamstrup_mqtt.readout import Readout
-
-KEPT = 1000  # readouts; older ones make room
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +23,23 @@ class History:
     """Readouts in the order they were taken."""
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._latest: dict[str, Entry] = {}
         self._sequence = 0
         self._news = asyncio.Event()
 
     def append(self, meter: str, readout: Readout) -> None:
         """Add a readout of the meter with this configured name, and wake every follower."""
         self._sequence += 1
-        self._entries.append(Entry(self._sequence, meter, readout))
+        self._latest[meter] = Entry(self._sequence, meter, readout)
         self._news.set()
         self._news = asyncio.Event()
 
     async def after(self, cursor: int) -> list[Entry]:
-        """All entries behind `cursor`, a sequence number, oldest first; waits until there is one.
+        """The entries behind `cursor`, a sequence number, oldest first; waits until there is one.
 
         0 is the cursor before everything.
         """
-        while not (entries := [entry for entry in self._entries if entry.sequence > cursor]):
+        while self._sequence <= cursor:
             await self._news.wait()
-        return entries
+        behind = [entry for entry in self._latest.values() if entry.sequence > cursor]
+        return sorted(behind, key=lambda entry: entry.sequence)
