@@ -22,6 +22,7 @@ from kamstrup_mqtt import (
 )
 from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, REGISTERS
 from kamstrup_mqtt.kmp import (
+    BYTE_S,
     Frame,
     FrameReader,
     GetRegisterAnswer,
@@ -277,6 +278,59 @@ async def test_a_wrong_register_is_never_taken_and_asked_again() -> None:
 async def test_a_bad_crc_is_told_even_if_silence_follows() -> None:
     with pytest.raises(CrcError):
         await scripted(GOOD[:-4] + b"\x00" + GOOD[-3:], b"", b"")
+
+
+async def test_a_meter_that_is_deaf_after_trouble_is_given_its_rest() -> None:
+    # After a request that it rejects, or an answer that went wrong, a meter ignores everything
+    # for 1.6 s; and it wants a byte time of quiet before the next request (kmp.md, 1).
+    loop = asyncio.get_running_loop()
+    meter = SimulatedMeter()
+    quiet_from = 0.0
+    disturbed = 0
+    trouble = iter([b"", b"\x40\x3f\x10", b"\x40\x3f\x10\x00\x3c\x00\x00\x0d", b""])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal quiet_from, disturbed
+        frames = FrameReader()
+        while data := await reader.read(100):
+            for frame in frames.feed(data):
+                assert isinstance(frame, Frame)
+                disturbed += loop.time() < quiet_from
+                bad = next(trouble, None)
+                writer.write(meter.react(frame, loop.time()).answer if bad is None else bad)
+                quiet_from = loop.time() + (BYTE_S if bad is None else 1.6)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with open_meter(f"socket://127.0.0.1:{port}") as opened:
+        readout = await opened.read(CLASSIC_PARAMETERS)
+    server.close()
+    assert len(readout) == 31
+    assert disturbed == 0
+
+
+@pytest.mark.parametrize("pause_s", [0.3, 1.2])
+async def test_an_answer_may_come_late_and_in_pieces(pause_s: float) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader()
+        while data := await reader.read(100):
+            for frame in frames.feed(data):
+                assert isinstance(frame, Frame)
+                answer = meter.react(frame, 0).answer
+                for piece in (answer[:3], answer[3:4], answer[4:]):
+                    await asyncio.sleep(pause_s)
+                    writer.write(piece)
+        writer.close()
+
+    meter = SimulatedMeter()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with open_meter(f"socket://127.0.0.1:{port}") as opened:
+        readout = await opened.read(["energy"])
+    server.close()
+    assert readout["energy"].text == "227.445"
+    assert len(meter.requests) == 3  # nothing was asked twice
 
 
 @pytest.mark.parametrize(
