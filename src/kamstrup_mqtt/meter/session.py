@@ -1,8 +1,7 @@
-"""A session with one meter: asks for registers over a link and gives a checked `Readout`.
+"""A session with one meter: asks for registers and gives a checked `Readout`.
 
-It asks for 8 registers a telegram, one telegram at a time, waits for each as long as the protocol
-allows, and repeats only what is missing. A value is taken from a valid telegram only, and only for
-a register that was asked for. It never publishes, stores or schedules.
+It asks for 8 registers a telegram, identifies the meter once a connection, and repeats only what is
+missing. It never publishes, stores or schedules.
 """
 
 import asyncio
@@ -11,27 +10,17 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from kamstrup_mqtt.catalog import model_of_type, register_name, register_numbers, unit_symbol
 from kamstrup_mqtt.errors import (
-    CommandError,
-    FramingError,
     KamstrupError,
     NoAnswerError,
     PortError,
     TelegramError,
     UsageError,
-    WrongRegisterError,
 )
 from kamstrup_mqtt.kmp import (
-    BYTE_S,
-    HEAT_METER,
     MAX_REGISTERS,
-    Answer,
-    Direction,
-    Frame,
-    FrameReader,
     GetRegisterAnswer,
     GetRegisterRequest,
     GetSerialNoAnswer,
@@ -39,24 +28,18 @@ from kamstrup_mqtt.kmp import (
     GetTypeAnswer,
     GetTypeRequest,
     Request,
-    decode,
-    encode,
 )
+from kamstrup_mqtt.meter.conversation import AnswerT, Conversation
 from kamstrup_mqtt.meter.link import Link
 from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
 
-ANSWER_DEADLINE_S = 1.6  # an answer starts at the latest so long after the request (kmp.md, 1)
-LATENCY_S = 0.3  # what a USB adapter, ser2net and a network may add
-REST_S = 1.6  # the quiet a meter wants before a request is repeated (kmp.md, 1)
 RETRIES = 2
 GIVE_UP_AFTER = 6  # failed tries in a row end a readout: about 13 s when nothing comes back
 ABSENT_S = 3600.0  # how long a register the meter left out is not asked for again
-LONGEST_VALUE = 12  # bytes; the longest seen on any meter (kmp.md, 3.4)
-NOISE = 64  # bytes tolerated around an answer before the line counts as flooded
+
+_LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
 
 _log = logging.getLogger(__name__)
-
-AnswerT = TypeVar("AnswerT", bound=Answer)
 
 
 class MeterSession:
@@ -68,10 +51,10 @@ class MeterSession:
     def __init__(self, port: str) -> None:
         self.identity = MeterIdentity()
         self._link = Link(port)
+        self._conversation = Conversation(self._link)
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
         self._type_asked = False
         self._absent: dict[int, float] = {}  # register to the time it was left out
-        self._quiet_from = 0.0  # the loop's time from which the line may be written to
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
         self._heard = False  # whether the meter answered in the readout under way
@@ -194,7 +177,7 @@ class MeterSession:
             if self._failed_tries >= GIVE_UP_AFTER:
                 break
             try:
-                answer = await self._exchange(request, kind)
+                answer = await self._conversation.exchange(request, kind)
             except _LINE_FAULTS as fault:
                 _log.debug("%s: %s", self._link.port, fault)
                 self._faults.append(fault)
@@ -204,52 +187,6 @@ class MeterSession:
                 return answer
         raise self._verdict()
 
-    async def _exchange(self, request: Request, kind: type[AnswerT]) -> AnswerT:
-        """Send `request` once and listen until its answer is there, or none can come any more."""
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(self._quiet_from - loop.time())
-        try:
-            await self._link.open()
-            await self._link.discard()
-            return await self._listen(request, kind)
-        except (PortError, FramingError):  # hung up or flooded: only a new connection helps
-            await self._link.close()
-            self._quiet_from = loop.time() + REST_S
-            raise
-
-    async def _listen(self, request: Request, kind: type[AnswerT]) -> AnswerT:
-        loop = asyncio.get_running_loop()
-        telegram = encode(request)
-        _log.debug("%s > %s", self._link.port, telegram.hex(" "))
-        await self._link.write(telegram)
-        longest = _longest_answer(request)
-        deadline = loop.time() + len(telegram) * BYTE_S + ANSWER_DEADLINE_S + LATENCY_S
-        latest = deadline + longest * BYTE_S + REST_S
-        reader = FrameReader()
-        received = b""
-        fault: TelegramError | None = None
-        echo = False
-        while chunk := await self._link.read(until=deadline):
-            received += chunk
-            for found in reader.feed(chunk):
-                if isinstance(found, Frame) and found.direction is Direction.REQUEST:
-                    echo = True
-                    continue
-                try:
-                    answer = _accept(found, request, kind)
-                except TelegramError as error:
-                    fault = error
-                else:
-                    _log.debug("%s < %s", self._link.port, received.hex(" "))
-                    self._quiet_from = loop.time() + BYTE_S
-                    return answer
-            if len(received) > len(telegram) + longest + NOISE:
-                raise FramingError(f"{len(received)} bytes and no end of the answer")
-            if fault or reader.in_frame:  # listening on is also the rest before the next try
-                deadline = min(max(deadline, loop.time() + REST_S), latest)
-        _log.debug("%s < %s", self._link.port, received.hex(" ") or "nothing")
-        raise fault or reader.close() or NoAnswerError(echo=echo)
-
     def _verdict(self) -> KamstrupError:
         """What to say of the readout's faults: a lost port, else bad answers, else silence."""
         if isinstance(self._faults[-1], PortError):
@@ -257,31 +194,6 @@ class MeterSession:
         damaged = [fault for fault in self._faults if isinstance(fault, TelegramError)]
         echoed = [f for f in self._faults if isinstance(f, NoAnswerError) and f.echo]
         return (damaged or echoed or self._faults)[-1]
-
-
-_LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
-
-
-def _accept(found: Frame | TelegramError, request: Request, kind: type[AnswerT]) -> AnswerT:
-    """The message in `found` if it answers `request`; a TelegramError for anything else."""
-    if isinstance(found, TelegramError):
-        raise found
-    answer = decode(found)
-    if found.address != HEAT_METER or not isinstance(answer, kind):
-        raise CommandError(f"{type(answer).__name__} of address 0x{found.address:02X}, not ours")
-    if isinstance(request, GetRegisterRequest) and isinstance(answer, GetRegisterAnswer):
-        answered = [value.register for value in answer.values]
-        if len(set(answered)) != len(answered) or not set(answered) <= set(request.registers):
-            names = ", ".join(map(register_name, answered))
-            raise WrongRegisterError(f"the answer holds {names}, which was not the question")
-    return answer
-
-
-def _longest_answer(request: Request) -> int:
-    """Bytes of the longest answer to expect, every one of them stuffed."""
-    if isinstance(request, GetRegisterRequest):
-        return 2 * (4 + len(request.registers) * (5 + LONGEST_VALUE)) + 2
-    return 2 * (4 + 4) + 2
 
 
 def _reason(fault: KamstrupError) -> str:

@@ -11,7 +11,6 @@ import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 from aiomqtt import Client, MqttCodeError, MqttError, Will
 from paho.mqtt.reasoncodes import ReasonCode
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from kamstrup_mqtt.store import History
 
 _FIRST_RETRY_S = 1.0
-_LAST_RETRY_S = 60.0
+_LAST_RETRY_S = 15.0  # a connection that held longer than this starts over with short waits
 _FAREWELL_S = 0.5  # what a broker may take to confirm our end
 
 _log = logging.getLogger(__name__)
@@ -66,31 +65,29 @@ class MqttSettings(BaseModel):
         return self.username, self.password.get_secret_value() if self.password else None
 
 
-Topics = Annotated[Mapping[str, str], "configured meter name to its base topic"]
-
-
 class MqttOutput:
     """The connection to one broker, for as long as the gateway runs.
 
     Args:
         settings: where and how to publish.
         history: what to publish from.
-        topics: for each configured meter its base topic.
+        topics: the base topic of each meter, by its configured name.
 
     """
 
-    def __init__(self, settings: MqttSettings, history: History, topics: Topics) -> None:
+    def __init__(self, settings: MqttSettings, history: History, topics: Mapping[str, str]) -> None:
         self._settings = settings
         self._history = history
         self._topics = topics
         self._cursor = 0
-        self._retry_s = _FIRST_RETRY_S
         self._said = ""
 
     async def run(self) -> None:
         """Publish until cancelled; reconnects for ever, and says `offline` at the end."""
+        loop = asyncio.get_running_loop()
+        retry_s = _FIRST_RETRY_S
         while True:
-            reason = ""
+            began, reason = loop.time(), ""
             try:
                 await self._connection()
             except* (MqttError, OSError, ValueError) as errors:  # a certificate, a host name
@@ -102,8 +99,10 @@ class MqttOutput:
                     reason,
                 )
                 self._said = reason
-            await asyncio.sleep(self._retry_s)
-            self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
+            if loop.time() - began > _LAST_RETRY_S:
+                retry_s = _FIRST_RETRY_S
+            await asyncio.sleep(retry_s)
+            retry_s = min(2 * retry_s, _LAST_RETRY_S)
 
     async def _connection(self) -> None:
         """One connection, until it is lost."""
@@ -129,7 +128,7 @@ class MqttOutput:
                     settings.qos,
                     str(settings.retain).lower(),
                 )
-                self._said, self._retry_s = "", _FIRST_RETRY_S
+                self._said = ""
                 # The iterator ends as soon as the connection does, and so cancels a publish
                 # that would wait for its confirmation.
                 async with asyncio.TaskGroup() as tasks:

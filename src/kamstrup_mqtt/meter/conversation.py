@@ -1,0 +1,130 @@
+"""One request and its answer on a half duplex line, with the pauses that a meter wants.
+
+What is taken for an answer is a valid telegram of the right kind that holds only registers that
+were asked for. Echo, noise, damaged and foreign telegrams are passed over. Nothing is repeated.
+"""
+
+import asyncio
+import logging
+from typing import TypeVar
+
+from kamstrup_mqtt.catalog import register_name
+from kamstrup_mqtt.errors import (
+    CommandError,
+    FramingError,
+    NoAnswerError,
+    PortError,
+    TelegramError,
+    WrongRegisterError,
+)
+from kamstrup_mqtt.kmp import (
+    BYTE_S,
+    HEAT_METER,
+    Answer,
+    Direction,
+    Frame,
+    FrameReader,
+    GetRegisterAnswer,
+    GetRegisterRequest,
+    Request,
+    decode,
+    encode,
+)
+from kamstrup_mqtt.meter.link import Link
+
+ANSWER_DEADLINE_S = 1.6  # an answer starts at the latest so long after the request (kmp.md, 1)
+LATENCY_S = 0.3  # what a USB adapter, ser2net and a network may add
+REST_S = 1.6  # the quiet a meter wants before a request is repeated (kmp.md, 1)
+LONGEST_VALUE = 12  # bytes; the longest seen on any meter (kmp.md, 3.4)
+NOISE = 64  # bytes tolerated around an answer before the line counts as flooded
+
+_log = logging.getLogger(__name__)
+
+AnswerT = TypeVar("AnswerT", bound=Answer)
+
+
+class Conversation:
+    """Questions and answers on `link`, one at a time."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._quiet_from = 0.0  # the loop's time from which the line may be written to
+
+    async def exchange(self, request: Request, kind: type[AnswerT]) -> AnswerT:
+        """Send `request` once, and listen until its answer is there or none can come any more.
+
+        Args:
+            request: what to ask; the line is opened first if it is closed.
+            kind: the class of the answer.
+
+        Raises:
+            NoAnswerError: nothing came in time.
+            TelegramError: something came, and it was not a valid answer to this request.
+            PortError: the line cannot be opened, or was lost.
+
+        """
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._quiet_from - loop.time())
+        try:
+            await self._link.open()
+            await self._link.discard()
+            return await self._listen(request, kind)
+        except (PortError, FramingError):  # hung up or flooded: only a new connection helps
+            await self._link.close()
+            self._quiet_from = loop.time() + REST_S
+            raise
+
+    async def _listen(self, request: Request, kind: type[AnswerT]) -> AnswerT:
+        loop = asyncio.get_running_loop()
+        telegram = encode(request)
+        _log.debug("%s > %s", self._link.port, telegram.hex(" "))
+        await self._link.write(telegram)
+        longest = _longest_answer(request)
+        deadline = loop.time() + len(telegram) * BYTE_S + ANSWER_DEADLINE_S + LATENCY_S
+        latest = deadline + longest * BYTE_S + REST_S
+        reader = FrameReader()
+        received = b""
+        fault: TelegramError | None = None
+        echo = False
+        while chunk := await self._link.read(until=deadline):
+            received += chunk
+            for found in reader.feed(chunk):
+                if isinstance(found, Frame) and found.direction is Direction.REQUEST:
+                    echo = True
+                    continue
+                try:
+                    answer = _accept(found, request, kind)
+                except TelegramError as error:
+                    fault = error
+                else:
+                    _log.debug("%s < %s", self._link.port, received.hex(" "))
+                    self._quiet_from = loop.time() + BYTE_S
+                    return answer
+            if len(received) > len(telegram) + longest + NOISE:
+                raise FramingError(f"{len(received)} bytes and no end of the answer")
+            if fault or reader.in_frame:  # listening on is also the rest before the next try
+                deadline = min(max(deadline, loop.time() + REST_S), latest)
+        _log.debug("%s < %s", self._link.port, received.hex(" ") or "nothing")
+        raise fault or reader.close() or NoAnswerError(echo=echo)
+
+
+def _accept(found: Frame | TelegramError, request: Request, kind: type[AnswerT]) -> AnswerT:
+    """The message in `found` if it answers `request`; a TelegramError for anything else."""
+    if isinstance(found, TelegramError):
+        raise found
+    answer = decode(found)
+    if found.address != HEAT_METER or not isinstance(answer, kind):
+        raise CommandError(f"{type(answer).__name__} of address 0x{found.address:02X}, not ours")
+    if isinstance(request, GetRegisterRequest) and isinstance(answer, GetRegisterAnswer):
+        answered = [value.register for value in answer.values]
+        if len(set(answered)) != len(answered) or not set(answered) <= set(request.registers):
+            names = ", ".join(map(register_name, answered))
+            raise WrongRegisterError(f"the answer holds {names}, which was not the question")
+    return answer
+
+
+def _longest_answer(request: Request) -> int:
+    """Bytes of the longest answer to expect, every one of them stuffed."""
+    if isinstance(request, GetRegisterRequest):
+        return 2 * (4 + len(request.registers) * (5 + LONGEST_VALUE)) + 2
+    return 2 * (4 + 4) + 2
