@@ -283,7 +283,7 @@ async def test_an_unusable_meter_publishes_nothing(
         assert gateway.stderr is not None
         line = ""
         async with asyncio.timeout(30):
-            while "which was not the question. Next try in" not in line:
+            while "the meter's answer was unusable" not in line:
                 line = await asyncio.to_thread(gateway.stderr.readline)
         stop(gateway)
         assert {messages.get_nowait()[0] for _ in range(messages.qsize())} == {"kamstrup/status"}

@@ -168,6 +168,8 @@ async def test_a_line_that_never_works_ends_with_what_is_wrong(
             await opened.read(CLASSIC_PARAMETERS)
     assert len(meter.requests) == 6  # two telegrams, each repeated twice
     assert "\n" not in str(caught.value)
+    if isinstance(caught.value, TelegramError):
+        assert "millimetres" in str(caught.value)
     if isinstance(caught.value, NoAnswerError):
         assert caught.value.echo
         for cause in ("position", "asleep", "wrong port"):

@@ -116,7 +116,7 @@ async def _sleep_until(moment: float, longest_s: float) -> None:
 def _introduce(readout: Readout) -> str:
     meter = readout.meter
     known = f"MULTICAL {meter.model}" if meter.model else f"type {meter.type_code or 'unknown'}"
-    return f"meter {meter.serial or 'of unknown serial number'} answers, {known}"
+    return f"serial number {meter.serial or 'unknown'} answers, {known}"
 
 
 def _reasons(readout: Readout) -> str:

@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 
 from kamstrup_mqtt.catalog import model_of_type, register_name, register_numbers, unit_symbol
 from kamstrup_mqtt.errors import (
+    CommandError,
     KamstrupError,
     NoAnswerError,
     PortError,
     TelegramError,
     UsageError,
+    WrongRegisterError,
 )
 from kamstrup_mqtt.kmp import (
     MAX_REGISTERS,
@@ -192,8 +194,20 @@ class MeterSession:
         if isinstance(self._faults[-1], PortError):
             return self._faults[-1]
         damaged = [fault for fault in self._faults if isinstance(fault, TelegramError)]
+        if damaged:
+            return _with_advice(damaged[-1])
         echoed = [f for f in self._faults if isinstance(f, NoAnswerError) and f.echo]
-        return (damaged or echoed or self._faults)[-1]
+        return (echoed or self._faults)[-1]
+
+
+def _with_advice(fault: TelegramError) -> TelegramError:
+    foreign = isinstance(fault, WrongRegisterError | CommandError)
+    advice = (
+        "another program may be using the line"
+        if foreign
+        else "the head may be some millimetres off, or in strong light"
+    )
+    return type(fault)(f"the meter's answer was unusable: {fault}; {advice}")
 
 
 def _reason(fault: KamstrupError) -> str:
