@@ -129,6 +129,12 @@ async def test_all_reads_every_register_of_the_model() -> None:
     async with session(meter) as opened:
         readout = await opened.read(["all"])
     assert {reading.register for reading in readout} == meter.registers
+    # The high resolution register holds the low digits of the other, in watt-hours.
+    energy, fine = readout["energy"], readout["energy_high_res"]
+    assert (energy.unit, fine.unit) == ("kWh", "Wh")
+    assert isinstance(energy.value, Decimal)
+    assert isinstance(fine.value, Decimal)
+    assert abs(energy.value * 1000 % 10_000_000 - fine.value) < 100
     assert len(readout) + len(readout.missing) == len(REGISTERS)
 
 

@@ -13,6 +13,7 @@ from kamstrup_mqtt.kmp import (
     GetRegisterAnswer,
     GetRegisterRequest,
     Request,
+    Unreadable,
     decode,
     encode,
 )
@@ -57,7 +58,11 @@ def test_it_has_every_register_of_its_model(model: str) -> None:
         assert isinstance(answer, Frame)
         message = decode(answer)
         assert isinstance(message, GetRegisterAnswer)
-        assert [value.register for value in message.values] == [number]
+        (value,) = message.values
+        assert value.register == number
+        assert not isinstance(value.value, Unreadable | None)
+        if REGISTERS[number].name == "meter_type_text":
+            assert value.value == f"MULTICAL {model}"
 
 
 def test_it_is_silent_where_a_meter_is() -> None:

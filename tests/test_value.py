@@ -153,7 +153,15 @@ def test_tenfold_units_survive_encoding(value: Decimal) -> None:
         moments.map(lambda moment: (DST, moment)),
         st.integers(0, 2**32 - 1).map(lambda bits: (BITS, BitField(bits))),
         st.text(st.characters(min_codepoint=33, max_codepoint=126)).map(lambda text: (TEXT, text)),
-        st.sampled_from([(DATE, None), (MONTH_DAY, None), (DATE, Unreadable("261275"))]),
+        st.sampled_from(
+            [
+                (DATE, None),
+                (RTC, None),
+                (DST, None),
+                (MONTH_DAY, None),
+                (DATE, Unreadable("261275")),
+            ]
+        ),
         st.binary(max_size=9).map(lambda data: (RTC_Q, Unreadable(data.hex()))),
     )
 )

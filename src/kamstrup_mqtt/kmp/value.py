@@ -101,7 +101,7 @@ def encode_value(value: Value, unit: int, size: int = 4) -> tuple[int, bytes]:
         case str():
             return 0, value.encode("latin-1")
         case None:
-            return 0, bytes(size)
+            return 0, bytes({CLOCK: 8, DST_CLOCK: 7}.get(unit, size))
         case datetime() if unit == DST_CLOCK:
             return 0, bytes((0, value.year - 2000, *value.timetuple()[1:6]))
         case datetime():

@@ -8,7 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
@@ -34,6 +34,7 @@ from kamstrup_mqtt.kmp import (
     encode,
     encode_value,
 )
+from kamstrup_mqtt.kmp.value import TEXT
 from kamstrup_mqtt.simulator.house import House
 
 DEFAULT_SERIAL = 71343479
@@ -153,10 +154,12 @@ class SimulatedMeter:
 
     def _register(self, number: int, values: Mapping[int, Value]) -> RegisterValue:
         model, units = MODELS[self.model], REGISTERS[number].units
-        symbol = model.energy_unit if model.energy_unit in units else (*units, "")[0]
-        unit = _CODES[symbol]
-        size = model.small_size if symbol in _SMALL_UNITS else 4
+        symbol = (*units, "")[0]
+        if len(units) > 1 and symbol != "Wh":  # energy, in the unit that the meter is set to
+            symbol = model.energy_unit
         value = values.get(number, None if symbol in _DATED else Decimal(0))
+        unit = TEXT if isinstance(value, str) else _CODES[symbol]
+        size = model.small_size if symbol in _SMALL_UNITS else 4
         return RegisterValue(number, unit, *encode_value(value, unit, size))
 
     def _values(self) -> dict[int, Value]:
@@ -166,6 +169,8 @@ class SimulatedMeter:
         month = house.now.date().replace(day=1)
         for first, day, share in ((123, month.replace(month=1), 1.0), (138, month, 0.9)):
             values |= dict.fromkeys(range(first, first + 8, 2), day)  # the days of the peaks
+            moments = range(383, 387) if first == 123 else range(387, 391)
+            values |= dict.fromkeys(moments, datetime.combine(day, time(6, 30)))
             values[first + 1] = _exact(house.max_flow_l_h * share, 0)
             values[first + 5] = _exact(house.max_power_kw * share, 1)
         return values | {
@@ -190,6 +195,10 @@ class SimulatedMeter:
             239: _exact(house.volume_l, 1),
             266: _exact(house.energy_kwh * 1000 % HIGH_RES_WRAP_WH, 0),
             348: house.now.replace(microsecond=0),
+            379: _exact(house.supply_c, 2),
+            380: _exact(house.return_c, 2),
+            381: _exact(house.supply_c, 2),
+            382: _exact(house.return_c, 2),
             398: _exact(house.supply_c, 1),
             399: _exact(house.return_c, 1),
             400: _exact(house.supply_c, 1) - _exact(house.return_c, 1),
