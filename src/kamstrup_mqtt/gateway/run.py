@@ -77,15 +77,18 @@ async def _read_forever(meter: MeterConfig, history: History) -> None:
     missing: frozenset[str] | None = None
     try:
         while True:
-            wake = due = _next_due(meter.interval_s, due)
+            fault: KamstrupError | None = None
             try:
                 readout = await session.read(meter.registers)
             except KamstrupError as error:
+                fault = error
+            wake = due = _next_due(meter.interval_s, due)
+            if fault is not None:
                 failures += 1
-                longest = _PORT_RETRY_S if isinstance(error, PortError) else meter.interval_s
+                longest = _PORT_RETRY_S if isinstance(fault, PortError) else meter.interval_s
                 wake = min(due, time.time() + retry_delay(failures, longest))
                 left = duration(wake - time.time())
-                _log.warning("%s: %s. Next try in %s", meter.name, error, left)
+                _log.warning("%s: %s. Next try in %s", meter.name, fault, left)
             else:
                 if failures or missing is None:
                     _log.info("%s: %s", meter.name, _introduce(readout))
@@ -95,8 +98,6 @@ async def _read_forever(meter: MeterConfig, history: History) -> None:
                 if readout.readings:
                     history.append(meter.name, readout)
             await _sleep_until(wake, meter.interval_s)
-            if wake < due:
-                due = None
     finally:
         await session.close()
 
