@@ -363,39 +363,3 @@ def test_a_log_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     done = kamstrup_mqtt("run", "-c", str(config))
     assert done.returncode == 2
     assert "log.file" in done.stderr
-
-
-async def test_the_demo_publishes_what_it_prints(background: Background) -> None:
-    port = free_port()
-    demo = background("demo", "--seconds", "12", "--broker-port", str(port))
-    async with asyncio.timeout(10):
-        while True:
-            with contextlib.suppress(aiomqtt.MqttError):
-                async with watching(port, "kamstrup/#") as messages:
-                    first = json.loads(await next_of(messages, "kamstrup/values"))
-                    second = json.loads(await next_of(messages, "kamstrup/values"))
-                    break
-            await asyncio.sleep(0.1)
-    assert second["energy"] >= first["energy"]
-    assert second["volume"] > first["volume"]
-    out, err = await asyncio.to_thread(demo.communicate)
-    assert demo.returncode == 0, err
-    printed = [line.partition(" ") for line in out.splitlines()]
-    assert {topic for topic, _, _ in printed} == {"kamstrup/status", "kamstrup/values"}
-    values = [json.loads(text) for topic, _, text in printed if topic == "kamstrup/values"]
-    assert first in values
-    assert second in values
-    assert "Traceback" not in err
-
-
-def test_the_demo_ends_on_a_signal_and_says_when_its_port_is_taken(
-    background: Background,
-) -> None:
-    port = free_port()
-    demo = background("demo", "--broker-port", str(port))
-    assert demo.stdout is not None
-    assert "online" in demo.stdout.readline()
-    done = kamstrup_mqtt("demo", "--broker-port", str(port), "--seconds", "1")
-    assert done.returncode == 1
-    assert f"127.0.0.1:{port}" in done.stderr
-    stop(demo, signal.SIGINT)
