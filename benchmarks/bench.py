@@ -1,10 +1,13 @@
-"""The benchmarks, each a ratio taken in one run: against a peer, or against a physical limit.
+"""The benchmarks, each a ratio taken in one run, one line a figure.
 
-One line a figure, its name first and the ratio last.
+Measured against a peer, against what the wire allows, and against times that users are promised.
 """
 
 import asyncio
 import logging
+import signal
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -24,11 +27,19 @@ from kamstrup_mqtt.kmp import (
     decode,
     encode,
 )
-from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
+from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, serve_tcp
 
 ROUNDS = 30
 TELEGRAMS = 200
 TURNAROUND_S = 0.07  # of a real meter (kmp.md, 1)
+SILENCE_LIMIT_S = 15.0  # promised to users of `read`
+END_LIMIT_S = 2.0  # promised to whoever stops the gateway
+COMMAND = (sys.executable, "-m", "kamstrup_mqtt")
+CONFIG = """
+mqtt: {{host: 127.0.0.1, port: 1}}
+serial_device: {{com_port: "{port}"}}
+kamstrup: {{parameters: [energy], poll_interval: 1h}}
+"""
 NUMBERS = (60, 68, 74, 80, 86, 87, 89, 1004)
 
 
@@ -103,9 +114,42 @@ async def bench_readout() -> None:
     print(f"readout of {len(readout)} parameters vs wire limit: {took / limit:.3f}x")
 
 
+async def bench_silence() -> None:
+    meter = SimulatedMeter(faults={Fault.SILENT: 1.0})
+    async with serve_tcp(meter) as port:
+        begin = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "read", port, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await process.wait() == 3
+        took = time.perf_counter() - begin
+    print(f"telling that no meter answers vs {SILENCE_LIMIT_S:g} s: {took / SILENCE_LIMIT_S:.3f}x")
+
+
+async def bench_end() -> None:
+    """The end of a gateway that is reading a meter that never answers, with no broker there."""
+    meter = SimulatedMeter(faults={Fault.SILENT: 1.0})
+    async with serve_tcp(meter) as port:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
+            config.write(CONFIG.format(port=port))
+            config.flush()
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND, "run", "-c", config.name, stderr=asyncio.subprocess.DEVNULL
+            )
+            while not meter.requests:
+                await asyncio.sleep(0.05)
+            begin = time.perf_counter()
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+            took = time.perf_counter() - begin
+    print(f"clean end on SIGTERM vs {END_LIMIT_S:g} s: {took / END_LIMIT_S:.3f}x")
+
+
 def main() -> None:
     bench_decoding()
     asyncio.run(bench_readout())
+    asyncio.run(bench_silence())
+    asyncio.run(bench_end())
 
 
 if __name__ == "__main__":
