@@ -211,6 +211,7 @@ def test_decode_as_json(telegram: str, expected: dict[str, object] | None) -> No
     [
         ("403f10003c0304430000d6de03230d", "crc"),
         ("403f10003c03", "truncated"),
+        ("803f1001003cb25f0d 403f10003c0304430000d6de03230d", "crc"),  # behind its echo
         ("403f101b0d", "stuffing"),
         ("3f10003c", "framing"),
         ("403f10003c08b31bbf0d", "length"),

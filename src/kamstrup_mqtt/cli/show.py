@@ -108,16 +108,17 @@ def explain(telegram: str) -> dict[str, object]:
     if raw == ACKNOWLEDGEMENT:
         return {"direction": "answer", "address": None, "command": "Acknowledge"}
     reader = FrameReader()
-    found = [*reader.feed(raw), reader.close()]
-    frames = [item for item in found if isinstance(item, Frame)]
-    damages = [item for item in found if isinstance(item, TelegramError)]
+    found = [item for item in (*reader.feed(raw), reader.close()) if item is not None]
+    answers = [
+        item for item in found if isinstance(item, Frame) and item.direction is Direction.ANSWER
+    ]
     try:
-        if frames:
-            frame = min(frames, key=lambda frame: frame.direction is Direction.REQUEST)
-            return _explained(frame, decode(frame))
-        if damages:
-            raise damages[0]
-        raise FramingError("no telegram: one begins with 80 to the meter, or 40 from the meter")
+        if not found:
+            raise FramingError("no telegram: one begins with 80 to the meter, or 40 from the meter")
+        item = answers[0] if answers else found[-1]
+        if isinstance(item, TelegramError):
+            raise item
+        return _explained(item, decode(item))
     except TelegramError as error:
         return _problem(error.kind, str(error))
 
