@@ -19,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from kamstrup_mqtt.store import History
 
 _FIRST_RETRY_S = 1.0
-_LAST_RETRY_S = 15.0  # a connection that held longer than this starts over with short waits
+_LAST_RETRY_S = 15.0
+# A connection that held so long lets the waits start over. One that is thrown out again and again,
+# as by another client of the same name, does not.
+_HELD_S = 5.0
 _FAREWELL_S = 0.5  # what a broker may take to confirm our end
 
 _log = logging.getLogger(__name__)
@@ -99,7 +102,7 @@ class MqttOutput:
                     reason,
                 )
                 self._said = reason
-            if loop.time() - began > _LAST_RETRY_S:
+            if loop.time() - began > _HELD_S:
                 retry_s = _FIRST_RETRY_S
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, _LAST_RETRY_S)
