@@ -11,6 +11,7 @@ from kamstrup_mqtt import (
     CrcError,
     FramingError,
     KamstrupError,
+    MeterIdentity,
     MeterSession,
     NoAnswerError,
     PortError,
@@ -31,7 +32,7 @@ from kamstrup_mqtt.kmp import (
     RegisterValue,
     encode,
 )
-from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, serve_pty, serve_tcp
+from kamstrup_mqtt.simulator import Fault, Line, Reaction, SimulatedMeter, serve_pty, serve_tcp
 
 FOUR = ["energy", "volume", "temp1", "temp2"]
 
@@ -78,6 +79,23 @@ async def test_four_parameters_take_three_telegrams_identification_included() ->
         readout["power"]
     with pytest.raises(KeyError):
         readout["no such thing"]
+
+
+class TaciturnMeter(SimulatedMeter):
+    """A meter that answers neither GetType nor GetSerialNo."""
+
+    def react(self, frame: Frame, now: float) -> Reaction:
+        return super().react(frame, now) if frame.command == 0x10 else Reaction()
+
+
+async def test_a_meter_that_only_answers_registers_is_identified_by_its_register() -> None:
+    meter = TaciturnMeter("402")
+    async with session(meter) as opened:
+        for _ in range(4):
+            readout = await opened.read(FOUR)
+            assert len(readout) == 4
+            assert readout.meter == MeterIdentity("71343479")
+    assert asked(meter) == [(60, 68, 86, 87), (1001,), *[(60, 68, 86, 87)] * 3]
 
 
 @pytest.mark.parametrize(("model", "unit"), [("402", "GJ"), ("403", "MWh"), ("603", "kWh")])
@@ -244,8 +262,7 @@ async def scripted(*answers: bytes) -> Readout:
     try:
         async with open_meter(f"socket://127.0.0.1:{server.sockets[0].getsockname()[1]}") as opened:
             # Identification is not what this is about.
-            opened._type_asked = True
-            opened.identity = type(opened.identity)("1")
+            opened.identity = MeterIdentity("1", "0001")
             return await opened.read(["energy"])
     finally:
         server.close()

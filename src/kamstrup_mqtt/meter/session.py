@@ -30,13 +30,18 @@ from kamstrup_mqtt.kmp import (
     GetTypeAnswer,
     GetTypeRequest,
     Request,
+    format_value,
 )
 from kamstrup_mqtt.meter.conversation import AnswerT, Conversation
 from kamstrup_mqtt.meter.link import Link
 from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
 
 RETRIES = 2
-GIVE_UP_AFTER = 6  # failed tries in a row end a readout: about 13 s when nothing comes back
+# Failed tries in a row that end a readout. Where nothing was heard at all they take about 12 s, for
+# a user who waits; a meter that did answer is given more.
+GIVE_UP_UNHEARD = 6
+GIVE_UP_HEARD = 9
+_SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 ABSENT_S = 3600.0  # how long a register the meter left out is not asked for again
 
 _LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
@@ -55,7 +60,7 @@ class MeterSession:
         self._link = Link(port)
         self._conversation = Conversation(self._link)
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
-        self._type_asked = False
+        self._type_tries = 0
         self._absent: dict[int, float] = {}  # register to the time it was left out
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
@@ -65,7 +70,7 @@ class MeterSession:
         """Open the line and forget who was on it. Raises PortError."""
         await self._link.open()
         self.identity = MeterIdentity()
-        self._type_asked = False
+        self._type_tries = 0
         self._absent.clear()
 
     async def close(self) -> None:
@@ -103,15 +108,19 @@ class MeterSession:
     async def _read(self, registers: tuple[int, ...]) -> Readout:
         started = datetime.now(UTC).astimezone()
         readings: dict[int, Reading] = {}
-        await self._identify()
+        await self._ask_serial()
         now = asyncio.get_running_loop().time()
         absent = [r for r in registers if now < self._absent.get(r, -ABSENT_S) + ABSENT_S]
         lost = await self._collect([r for r in registers if r not in absent], readings)
         left_out = [r for r in registers if r not in readings and r not in lost + absent]
-        for _ in range(RETRIES):
+        in_vain = 0  # a register that two more answers leave out is not in this meter
+        while left_out and in_vain < RETRIES:
+            known = len(readings)
             lost += await self._collect(left_out, readings)
             left_out = [r for r in left_out if r not in readings and r not in lost]
-        await self._identify()
+            in_vain = 0 if len(readings) > known else in_vain + 1
+        await self._ask_serial()
+        await self._ask_type()
         if self._faults and not self._heard:
             raise self._verdict()
         self._absent.update(dict.fromkeys(left_out, asyncio.get_running_loop().time()))
@@ -127,21 +136,32 @@ class MeterSession:
             {register_name(r): reasons[r] for r in registers if r in reasons},
         )
 
-    async def _identify(self) -> None:
-        """Ask who the meter is, as far as it has not said so on this connection."""
+    async def _ask_serial(self) -> None:
+        """Ask for the serial number, as far as it was not told on this connection."""
+        if self.identity.serial is not None:
+            return
         with contextlib.suppress(*_LINE_FAULTS):
-            if self.identity.serial is None:
-                serial = await self._ask(GetSerialNoRequest(), GetSerialNoAnswer)
-                self.identity = replace(self.identity, serial=str(serial.serial))
-            if not self._type_asked:
-                self._type_asked = True
-                kind = await self._ask(GetTypeRequest(), GetTypeAnswer)
-                self.identity = replace(
-                    self.identity,
-                    type_code=f"{kind.type_code:04X}",
-                    revision=kind.revision,
-                    model=model_of_type(kind.type_code),
-                )
+            if not self._heard:
+                serial = (await self._ask(GetSerialNoRequest(), GetSerialNoAnswer)).serial
+                self.identity = replace(self.identity, serial=str(serial))
+            else:  # of a meter that answers registers only
+                request = GetRegisterRequest((_SERIAL_NUMBER,))
+                for value in (await self._ask(request, GetRegisterAnswer)).values:
+                    self.identity = replace(self.identity, serial=format_value(value.value))
+
+    async def _ask_type(self) -> None:
+        """Ask for the type once a readout, until it is told or the meter seems not to have it."""
+        if self.identity.type_code or self._type_tries > RETRIES or not self._heard:
+            return
+        self._type_tries += 1
+        with contextlib.suppress(*_LINE_FAULTS):
+            kind = await self._conversation.exchange(GetTypeRequest(), GetTypeAnswer)
+            self.identity = replace(
+                self.identity,
+                type_code=f"{kind.type_code:04X}",
+                revision=kind.revision,
+                model=model_of_type(kind.type_code),
+            )
 
     async def _collect(self, registers: list[int], readings: dict[int, Reading]) -> list[int]:
         """Ask for `registers`, add what came to `readings`, and return those that got no answer.
@@ -158,7 +178,7 @@ class MeterSession:
             try:
                 answer = await self._ask(GetRegisterRequest(tuple(batch)), GetRegisterAnswer)
             except _LINE_FAULTS:
-                if len(batch) > 1 and self._heard and self._failed_tries < GIVE_UP_AFTER:
+                if len(batch) > 1 and self._heard and not self._hopeless:
                     middle = len(batch) // 2
                     batches[:0] = [batch[:middle], batch[middle:]]
                 else:
@@ -176,7 +196,7 @@ class MeterSession:
     async def _ask(self, request: Request, kind: type[AnswerT]) -> AnswerT:
         """The answer to `request`, asked for again up to `RETRIES` times."""
         for _ in range(1 + RETRIES):
-            if self._failed_tries >= GIVE_UP_AFTER:
+            if self._hopeless:
                 break
             try:
                 answer = await self._conversation.exchange(request, kind)
@@ -188,6 +208,10 @@ class MeterSession:
                 self._failed_tries, self._heard = 0, True
                 return answer
         raise self._verdict()
+
+    @property
+    def _hopeless(self) -> bool:
+        return self._failed_tries >= (GIVE_UP_HEARD if self._heard else GIVE_UP_UNHEARD)
 
     def _verdict(self) -> KamstrupError:
         """What to say of the readout's faults: a lost port, else bad answers, else silence."""

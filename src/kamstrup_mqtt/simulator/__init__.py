@@ -1,6 +1,6 @@
 """A simulated meter for demos, tests and software of other people: see `SimulatedMeter`."""
 
-from kamstrup_mqtt.simulator.meter import DEFAULT_SERIAL, MODELS, Fault, SimulatedMeter
+from kamstrup_mqtt.simulator.meter import DEFAULT_SERIAL, MODELS, Fault, Reaction, SimulatedMeter
 from kamstrup_mqtt.simulator.server import Line, serve_pty, serve_tcp
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "MODELS",
     "Fault",
     "Line",
+    "Reaction",
     "SimulatedMeter",
     "serve_pty",
     "serve_tcp",
