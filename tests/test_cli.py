@@ -276,10 +276,11 @@ def test_ports_lists_or_says_that_there_are_none() -> None:
 @pytest.mark.parametrize("option", ["--listen", "--pty"])
 def test_simulate_prints_first_where_it_listens(background: Background, option: str) -> None:
     arguments = ["--listen", f"127.0.0.1:{free_port()}"] if option == "--listen" else ["--pty"]
-    process = background("simulate", *arguments, "--model", "403", "--serial", "42", "--echo")
+    arguments += ["--model", "403", "--serial", "42", "--echo", "--fault", "garbage-before=0.5"]
+    process = background("simulate", *arguments)
     assert process.stdout is not None
     url = process.stdout.readline().strip()
-    assert url == f"socket://{arguments[-1]}" or url.startswith("/dev/pts/")
+    assert url == f"socket://{arguments[1]}" or url.startswith("/dev/pts/")
     shown = json.loads(kamstrup_mqtt("read", url, "energy", "--json").stdout)
     assert shown["meter"]["serial"] == "42"
     assert shown["values"]["energy"]["unit"] == "MWh"

@@ -48,6 +48,7 @@ def test_drift_never_adds_up(
 
 def test_a_failed_reading_is_tried_again_ever_more_rarely() -> None:
     assert [retry_delay(n, 300) for n in (1, 2, 3, 7, 8, 1000)] == [5, 10, 20, 300, 300, 300]
+    assert retry_delay(10**6, 7 * DAY) == 7 * DAY  # a head that was never plugged in again
 
 
 def test_durations_as_people_say_them() -> None:

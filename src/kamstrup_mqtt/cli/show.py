@@ -16,6 +16,7 @@ from kamstrup_mqtt.kmp import (
     Message,
     RegisterValue,
     Unreadable,
+    Value,
     decode,
     format_value,
 )
@@ -188,8 +189,8 @@ def _register(item: RegisterValue) -> dict[str, object]:
     return explained | {"valid": False} if isinstance(value, Unreadable) else explained
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else format_value(value)  # type: ignore[arg-type]
+def _text(value: Value) -> str | None:
+    return None if value is None else format_value(value)
 
 
 def _shown(reading: Reading) -> str:

@@ -32,14 +32,15 @@ def _rates(
 ) -> dict[Fault, float]:
     rates = {}
     for text in given:
-        name, _, rate = text.partition("=")
+        name, _, often = text.partition("=")
         try:
-            rates[Fault(name)] = float(rate)
+            fault, rate = Fault(name), float(often)
         except ValueError:
-            rates[Fault.SILENT] = -1.0
-        if not 0 <= min(rates.values()) <= max(rates.values()) <= 1:
+            fault, rate = None, 0.0
+        if fault is None or not 0 <= rate <= 1:
             known = ", ".join(Fault)
             raise click.BadParameter(f"'{text}' is not FAULT=RATE with a rate 0 to 1 of {known}")
+        rates[fault] = rate
     return rates
 
 

@@ -8,16 +8,17 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from aiomqtt import Client, MqttError
+from aiomqtt import Client
 
 from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.errors import KamstrupError
-from kamstrup_mqtt.gateway.config import Config, LogSettings, MeterConfig
+from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, LogSettings, MeterConfig
 from kamstrup_mqtt.gateway.run import run_gateway
 from kamstrup_mqtt.outputs import MqttSettings
 from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
 
 HOST = "127.0.0.1"
+TOPIC = "kamstrup"
 INTERVAL_S = 5.0
 SPEED = 60.0  # a minute of the house each second, so that one can watch its counters grow
 PARAMETERS = (
@@ -40,26 +41,18 @@ async def run_demo(broker_port: int, show: Callable[[str, str], None]) -> None:
     meter = SimulatedMeter(speed=SPEED)
     line = Line(pace=True, echo=True, turnaround_s=0.07)
     async with _broker(broker_port), serve_tcp(meter, line=line) as port:
-        config = Config(
-            MqttSettings(host=HOST, port=broker_port, retain=True),
-            (MeterConfig("meter", port, register_numbers(PARAMETERS), INTERVAL_S, "kamstrup"),),
-            LogSettings(),
-        )
-        async with asyncio.TaskGroup() as tasks:
-            watching = asyncio.Event()
-            tasks.create_task(_watch(broker_port, show, watching))
-            await watching.wait()
-            tasks.create_task(run_gateway(config))
+        meters = (MeterConfig(SINGLE_METER, port, register_numbers(PARAMETERS), INTERVAL_S, TOPIC),)
+        settings = MqttSettings(host=HOST, port=broker_port, topic=TOPIC, retain=True)
+        async with Client(HOST, broker_port, identifier="kamstrup-mqtt-demo-watcher") as watcher:
+            await watcher.subscribe(f"{TOPIC}/#")
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_show_all(watcher, show))
+                tasks.create_task(run_gateway(Config(settings, meters, LogSettings())))
 
 
-async def _watch(port: int, show: Callable[[str, str], None], watching: asyncio.Event) -> None:
-    """Hand on every message of the broker, as a client of its own."""
-    with contextlib.suppress(MqttError):  # the broker ends with the demo
-        async with Client(HOST, port, identifier="kamstrup-mqtt-demo-watcher") as client:
-            await client.subscribe("kamstrup/#")
-            watching.set()
-            async for message in client.messages:
-                show(str(message.topic), message.payload.decode())
+async def _show_all(watcher: Client, show: Callable[[str, str], None]) -> None:
+    async for message in watcher.messages:
+        show(str(message.topic), message.payload.decode())
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,8 @@
 import math
 
 _EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
+_FIRST_RETRY_S = 5.0
+_DOUBLINGS = 20  # 60 days: beyond any interval, and far from where floats end
 
 
 def next_due(now: float, utc_offset_s: float, interval_s: float, previous: float | None) -> float:
@@ -28,7 +30,8 @@ def next_due(now: float, utc_offset_s: float, interval_s: float, previous: float
 
 def retry_delay(failures: int, longest_s: float) -> float:
     """Seconds until a failed reading is tried again: 5, 10, 20 and so on, up to `longest_s`."""
-    return min(math.ldexp(5.0, failures - 1), longest_s)
+    doublings = min(failures - 1, _DOUBLINGS)
+    return min(math.ldexp(_FIRST_RETRY_S, doublings), longest_s)
 
 
 def duration(seconds: float) -> str:

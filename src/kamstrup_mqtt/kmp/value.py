@@ -24,7 +24,6 @@ UNDOCUMENTED = (63, 64)  # RTC-Q and date/time: no public source tells the layou
 DST_CLOCK = 79  # 7 bytes: minutes of daylight saving, YY, MM, DD, hh, mm, ss
 
 MAX_EXPONENT = 63
-MAX_SIZE = 255
 
 
 class BitField(int):

@@ -1,10 +1,9 @@
 """The line to a meter and the session on it; imports nothing above `kmp` and the catalog."""
 
-from kamstrup_mqtt.meter.link import URL_SCHEMES, Port, check_port, list_ports
+from kamstrup_mqtt.meter.link import Port, check_port, list_ports
 from kamstrup_mqtt.meter.session import MeterSession, open_meter
 
 __all__ = [
-    "URL_SCHEMES",
     "MeterSession",
     "Port",
     "check_port",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import serialx
 
 STOP_BITS = 2
-URL_SCHEMES = ("socket", "rfc2217")
+_URL_SCHEMES = ("socket", "rfc2217")
 
 _OPEN_DEADLINE_S = 8.0  # a network address that answers at all does so sooner
 _CLOSE_DEADLINE_S = 1.0
@@ -136,8 +136,8 @@ def check_port(port: str) -> None:
     if "://" not in port:
         return
     scheme = port.partition("://")[0]
-    if scheme not in URL_SCHEMES:
-        known = " or ".join(f"{scheme}://host:port" for scheme in URL_SCHEMES)
+    if scheme not in _URL_SCHEMES:
+        known = " or ".join(f"{scheme}://host:port" for scheme in _URL_SCHEMES)
         raise PortError(f"{port}: '{scheme}://' is unknown; use a device path, {known}")
     try:
         parts = urlsplit(port)
