@@ -8,7 +8,7 @@ import signal
 import aiomqtt
 
 from .conftest import free_port, kamstrup_mqtt
-from .test_gateway import Background, next_of, stop, watching
+from .gateway import Background, next_of, stop, watching
 
 
 async def test_the_demo_publishes_what_it_prints(background: Background) -> None:

@@ -1,7 +1,7 @@
 """The meter session against the simulated meter: over TCP, pty and every kind of bad line."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
@@ -245,27 +245,38 @@ def register(number: int, value: int) -> RegisterValue:
     return RegisterValue(number, 8, 0x43, value.to_bytes(4))
 
 
-async def scripted(*answers: bytes) -> Readout:
-    """Read `energy` from a meter that sends these bytes, one after the other, when asked for it."""
-    script = list(answers)
+@asynccontextmanager
+async def answering(
+    answer: Callable[[Frame, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[MeterSession]:
+    """A session with a meter whose behaviour the test itself defines."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames = FrameReader()
         while data := await reader.read(100):
             for frame in frames.feed(data):
                 assert isinstance(frame, Frame)
-                if frame.command == GetRegisterRequest.command:
-                    writer.write(script.pop(0) if script else b"")
+                await answer(frame, writer)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        async with open_meter(f"socket://127.0.0.1:{server.sockets[0].getsockname()[1]}") as opened:
-            # Identification is not what this is about.
-            opened.identity = MeterIdentity("1", "0001")
-            return await opened.read(["energy"])
-    finally:
-        server.close()
+    port = server.sockets[0].getsockname()[1]
+    async with open_meter(f"socket://127.0.0.1:{port}") as opened:
+        yield opened
+    server.close()
+
+
+async def scripted(*answers: bytes) -> Readout:
+    """Read `energy` from a meter that sends these bytes, one after the other, when asked for it."""
+    script = iter(answers)
+
+    async def answer(frame: Frame, writer: asyncio.StreamWriter) -> None:
+        if frame.command == GetRegisterRequest.command:
+            writer.write(next(script, b""))
+
+    async with answering(answer) as opened:
+        opened.identity = MeterIdentity("1", "0001")  # identification is not what this is about
+        return await opened.read(["energy"])
 
 
 GOOD = encode(GetRegisterAnswer((register(60, 227445),)))
@@ -314,74 +325,30 @@ async def test_a_meter_that_is_deaf_after_trouble_is_given_its_rest() -> None:
     disturbed = 0
     trouble = iter([b"", b"\x40\x3f\x10", b"\x40\x3f\x10\x00\x3c\x00\x00\x0d", b""])
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(frame: Frame, writer: asyncio.StreamWriter) -> None:
         nonlocal quiet_from, disturbed
-        frames = FrameReader()
-        while data := await reader.read(100):
-            for frame in frames.feed(data):
-                assert isinstance(frame, Frame)
-                disturbed += loop.time() < quiet_from
-                bad = next(trouble, None)
-                writer.write(meter.react(frame, loop.time()).answer if bad is None else bad)
-                quiet_from = loop.time() + (BYTE_S if bad is None else 1.6)
-        writer.close()
+        disturbed += loop.time() < quiet_from
+        bad = next(trouble, None)
+        writer.write(meter.react(frame, loop.time()).answer if bad is None else bad)
+        quiet_from = loop.time() + (BYTE_S if bad is None else 1.6)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with open_meter(f"socket://127.0.0.1:{port}") as opened:
+    async with answering(answer) as opened:
         readout = await opened.read(CLASSIC_PARAMETERS)
-    server.close()
     assert len(readout) == 31
     assert disturbed == 0
 
 
 @pytest.mark.parametrize("pause_s", [0.3, 1.2])
 async def test_an_answer_may_come_late_and_in_pieces(pause_s: float) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = FrameReader()
-        while data := await reader.read(100):
-            for frame in frames.feed(data):
-                assert isinstance(frame, Frame)
-                answer = meter.react(frame, 0).answer
-                for piece in (answer[:3], answer[3:4], answer[4:]):
-                    await asyncio.sleep(pause_s)
-                    writer.write(piece)
-        writer.close()
-
     meter = SimulatedMeter()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with open_meter(f"socket://127.0.0.1:{port}") as opened:
+
+    async def answer(frame: Frame, writer: asyncio.StreamWriter) -> None:
+        telegram = meter.react(frame, 0).answer
+        for piece in (telegram[:3], telegram[3:4], telegram[4:]):
+            await asyncio.sleep(pause_s)
+            writer.write(piece)
+
+    async with answering(answer) as opened:
         readout = await opened.read(["energy"])
-    server.close()
     assert readout["energy"].text == "227.445"
     assert len(meter.requests) == 3  # nothing was asked twice
-
-
-@pytest.mark.parametrize(
-    ("port", "said"),
-    [
-        ("/dev/ttyNOTTHERE", "does not exist"),
-        ("/dev/null", "no serial port"),
-        ("/tmp", "no serial port"),
-        ("socket://127.0.0.1:1", "refused"),
-        ("socket://127.0.0.1", "host:port"),
-        ("socket://127.0.0.1:99999", "host:port"),
-        ("socket://no-such-host.invalid:4000", "cannot be reached"),
-        ("sokcet://127.0.0.1:4000", "unknown"),
-        ("rfc2217://127.0.0.1:1", "refused"),
-    ],
-)
-async def test_a_port_that_cannot_be_opened_says_what_to_check(port: str, said: str) -> None:
-    with pytest.raises(PortError, match=said) as caught:
-        async with open_meter(port):
-            pass
-    assert "\n" not in str(caught.value)
-    assert port in str(caught.value)
-
-
-async def test_a_port_that_another_program_reads_is_in_use() -> None:
-    async with serve_pty(SimulatedMeter()) as path, open_meter(path):
-        with pytest.raises(PortError, match="in use"):
-            async with open_meter(path):
-                pass
