@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
+_LONGEST_NAME = 64  # nothing near a longer one is known, and looking takes time
+
 
 class KamstrupError(Exception):
     """The base of every error a caller of kamstrup-mqtt may want to catch."""
@@ -102,6 +104,8 @@ class WrongRegisterError(TelegramError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """An ending for a message about an unknown name: the nearest known one, if any is near."""
+    if len(name) > _LONGEST_NAME:
+        return ""
     by_lower = {candidate.lower(): candidate for candidate in known}
     near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return f", did you mean '{by_lower[near[0]]}'?" if near else ""

@@ -4,12 +4,12 @@ Values stay exact on every way out: JSON numbers have the meter's own digits, ne
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from kamstrup_mqtt.catalog import register_number
+from kamstrup_mqtt.catalog import register_name, register_number
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.kmp import BitField, Unreadable, Value, format_value
 
@@ -33,6 +33,15 @@ class MeterIdentity:
     revision: str | None = None
     model: str | None = None
 
+    def to_dict(self) -> dict[str, str | None]:
+        """What is known, as it appears in JSON."""
+        return {
+            "serial": self.serial,
+            "type": self.type_code,
+            "revision": self.revision,
+            "model": self.model,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -47,6 +56,17 @@ class Reading:
     def text(self) -> str:
         """The value as text with all its digits; "" where the meter has none yet."""
         return format_value(self.value)
+
+    @property
+    def json(self) -> str:
+        """A JSON token with every digit; null for "no date yet" and for what makes no sense."""
+        match self.value:
+            case Decimal() | BitField():
+                return self.text
+            case None | Unreadable():
+                return "null"
+            case _:
+                return json.dumps(self.text, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +106,21 @@ class Readout:
     def __len__(self) -> int:
         return len(self.readings)
 
+    def covers(self, registers: Iterable[int]) -> bool:
+        """Whether all of `registers` were asked for, and either read or found missing."""
+        return all(r in self.readings or register_name(r) in self.missing for r in registers)
+
+    def only(self, registers: Collection[int]) -> "Readout":
+        """The same readout as if only `registers` had been asked for."""
+        names = {register_name(register) for register in registers}
+        return replace(
+            self,
+            readings={r: reading for r, reading in self.readings.items() if r in registers},
+            missing={name: why for name, why in self.missing.items() if name in names},
+        )
+
     def to_json(self) -> str:
         """One JSON object: parameter name to value, then `timestamp`, as on `<topic>/values`."""
-        members = [f"{json.dumps(reading.name)}: {_json(reading.value)}" for reading in self]
+        members = [f"{json.dumps(reading.name)}: {reading.json}" for reading in self]
         members.append(f'"timestamp": "{self.time.isoformat(timespec="seconds")}"')
         return "{" + ", ".join(members) + "}"
-
-
-def _json(value: Value) -> str:
-    """A JSON token with every digit; null for "no date yet" and for what makes no sense."""
-    match value:
-        case Decimal() | BitField():
-            return format_value(value)
-        case None | Unreadable():
-            return "null"
-        case _:
-            return json.dumps(format_value(value), ensure_ascii=False)

@@ -82,6 +82,11 @@ _BY_NAME: Mapping[str, Register] = {
 }
 _NAMES = tuple(register.name for register in REGISTERS.values())
 
+INFO_CODE = _BY_NAME["info_code"].number
+ENERGY = _BY_NAME["energy"].number
+VOLUME = _BY_NAME["volume"].number
+ENERGY_HIGH_RES = _BY_NAME["energy_high_res"].number
+
 # The 31 parameters of kamstrup-402-mqtt, in the order of its documentation.
 CLASSIC_PARAMETERS = (
     "energy", "power", "temp1", "temp2", "tempdiff", "flow", "volume",

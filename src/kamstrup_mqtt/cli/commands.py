@@ -83,6 +83,8 @@ def run(path: Path) -> None:
     log_to_stderr("debug" if "--debug" in sys.argv else config.log.level)
     if config.log.file is not None:
         log_to_file(config.log.file)
+    for warning in config.warnings:
+        logging.getLogger(__name__).warning(warning)
     asyncio.Runner().run(until_signal(run_gateway(config)))
     logging.getLogger(__name__).info("Stopped")
     # Everything is closed, but for a thread that may still wait for an unreachable broker, and
@@ -135,6 +137,8 @@ def check(path: Path) -> None:
     from kamstrup_mqtt.gateway.schedule import duration
 
     config = load_config(path)
+    for warning in config.warnings:
+        show.complain(warning)
     print(f"{path} is fine: broker {config.mqtt.address}, topic {config.mqtt.topic}")
     for meter in config.meters:
         print(

@@ -35,15 +35,9 @@ def complain(message: str) -> None:
 
 def readout_json(readout: Readout) -> str:
     """A readout as `read --json` prints it: values are strings, so that no digit is lost."""
-    meter = readout.meter
     return json.dumps(
         {
-            "meter": {
-                "serial": meter.serial,
-                "type": meter.type_code,
-                "revision": meter.revision,
-                "model": meter.model,
-            },
+            "meter": readout.meter.to_dict(),
             "timestamp": readout.time.isoformat(timespec="seconds"),
             "values": {
                 reading.name: {

@@ -5,10 +5,12 @@ file, line and key, what was expected, and the nearest valid name. Nothing here 
 reaches a broker.
 """
 
+import contextlib
 import os
-import re
+import shlex
+import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,15 +18,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kamstrup_mqtt.catalog import ALL, register_number, register_numbers
 from kamstrup_mqtt.errors import KamstrupError, UsageError, did_you_mean
+from kamstrup_mqtt.gateway.schedule import INTERVAL, interval_seconds
 from kamstrup_mqtt.gateway.source import KeyPath, Source
 from kamstrup_mqtt.meter import check_port
-from kamstrup_mqtt.outputs import MqttSettings
+from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
 
 SINGLE_METER = "meter"  # what logs call the meter of the single-meter form
 
-_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
-_SECONDS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
-_LONGEST_INTERVAL_S = 7 * 86400.0
 _FILES = (
     ("mqtt", "password_file"),
     ("mqtt", "tls_ca_cert"),
@@ -40,15 +40,6 @@ class ConfigError(UsageError):
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
         super().__init__("\n".join(faults))
-
-
-def _interval(text: object) -> float:
-    """Seconds, from minutes as a bare number, or 30s, 5m, 1h. Raises ValueError."""
-    match = _INTERVAL.fullmatch(str(text).strip().lower())
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not 1 <= seconds <= _LONGEST_INTERVAL_S:
-        raise ValueError
-    return seconds
 
 
 def _listed(value: object) -> object:
@@ -81,8 +72,8 @@ _Parameters = Annotated[
 ]
 _Interval = Annotated[
     float,
-    BeforeValidator(_interval),
-    Field(description="minutes such as 28, or 30s, 5m, 1h; from 1 second to 7 days"),
+    BeforeValidator(lambda value: interval_seconds(str(value))),
+    Field(description=INTERVAL),
 ]
 _Port = Annotated[
     str,
@@ -113,11 +104,6 @@ class _Meter(_Section):
     poll_interval: _Interval
 
 
-class _HomeAssistant(_Section):
-    discovery: bool = Field(default=True, description="true or false")
-    prefix: str = Field(default="homeassistant", min_length=1, description="a topic prefix")
-
-
 class _History(_Section):
     path: Path | None = Field(default=None, description="a file")
     keep: str | None = Field(default=None, description="how long readouts are kept, such as 2y")
@@ -143,7 +129,9 @@ class _File(_Section):
         default=None, description="a section with parameters and poll_interval"
     )
     meters: list[_Meter] = Field(default=[], description="a list of meters")
-    homeassistant: _HomeAssistant | None = Field(default=None, description="a section")
+    homeassistant: HomeAssistantSettings = Field(
+        default=HomeAssistantSettings(), description="a section"
+    )
     history: _History | None = Field(default=None, description="a section")
     web: _Web | None = Field(default=None, description="a section")
     log: LogSettings = Field(default=LogSettings(), description="a section")
@@ -155,7 +143,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "serial_device": _SerialDevice,
     "kamstrup": _Kamstrup,
     "meters": _Meter,
-    "homeassistant": _HomeAssistant,
+    "homeassistant": HomeAssistantSettings,
     "history": _History,
     "web": _Web,
     "log": LogSettings,
@@ -175,11 +163,13 @@ class MeterConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A configuration without faults."""
+    """A configuration without faults; `warnings` say what is unwise in it."""
 
     mqtt: MqttSettings
     meters: tuple[MeterConfig, ...]
-    log: LogSettings
+    homeassistant: HomeAssistantSettings = field(default_factory=HomeAssistantSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    warnings: tuple[str, ...] = ()
 
 
 def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -209,7 +199,9 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
             _note(source, detail["loc"], detail["type"], detail.get("ctx", {}), detail["input"])
     if source.faults:
         raise ConfigError(source.faults)
-    return Config(content.mqtt, _meters(content), content.log)
+    return Config(
+        content.mqtt, _meters(content), content.homeassistant, content.log, _warnings(source)
+    )
 
 
 def _meters(content: _File) -> tuple[MeterConfig, ...]:
@@ -297,6 +289,30 @@ def _check_files(source: Source) -> None:
             source.fault(("mqtt", "tls_key"), "expected a tls_cert along with it")
 
 
+def _warnings(source: Source) -> tuple[str, ...]:
+    """What a configuration without faults should still not be."""
+    mqtt = _section(source.data, "mqtt")
+    warnings = []
+    secrets = [Path(mqtt[key]) for key in ("password_file", "tls_key") if key in mqtt]
+    if source.names(("mqtt", "password")):
+        secrets.append(source.path)
+    for path in secrets:
+        with contextlib.suppress(OSError):
+            mode = path.stat().st_mode
+            if mode & stat.S_IROTH:
+                warnings.append(
+                    f"{path} holds a secret and everybody on this machine can read it: "
+                    f"`chmod o-rwx {shlex.quote(str(path))}`"
+                )
+    if _is_true(mqtt.get("tls_enabled")) and _is_true(mqtt.get("tls_insecure")):
+        warnings.append(
+            "mqtt.tls_insecure: the broker's name is not checked, so that everybody with a "
+            "certificate of the same authority can pose as the broker; better set mqtt.host to "
+            "the name in its certificate"
+        )
+    return tuple(warnings)
+
+
 def _is_true(value: object) -> bool:
     return str(value).lower() in ("true", "yes", "on", "1", "y", "t")
 
@@ -310,16 +326,16 @@ def _note(
     inside = [part for part in loc[1:] if isinstance(part, str)]
     if inside and key in _SECTIONS:
         model, key = _SECTIONS[key], inside[0]
-    field = model.model_fields.get(key)
-    if kind == "extra_forbidden" or field is None:
+    known = model.model_fields.get(key)
+    if kind == "extra_forbidden" or known is None:
         near = did_you_mean(key, model.model_fields)
         source.fault(loc, f"unknown key '{key}'{near or _known(model)}")
     elif kind == "missing":
-        source.fault(loc, f"required, but missing; expected {field.description}")
+        source.fault(loc, f"required, but missing; expected {known.description}")
     elif kind == "value_error" and str(context.get("error", "")):
         source.fault(loc, str(context["error"]))
     else:
-        source.fault(loc, f"expected {_expected(loc, field.description)}{_got(key, given)}")
+        source.fault(loc, f"expected {_expected(loc, known.description)}{_got(key, given)}")
 
 
 def _expected(loc: KeyPath, description: str | None) -> str:

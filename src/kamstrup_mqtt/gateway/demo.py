@@ -12,7 +12,7 @@ from aiomqtt import Client
 
 from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.errors import KamstrupError
-from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, LogSettings, MeterConfig
+from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, MeterConfig
 from kamstrup_mqtt.gateway.run import run_gateway
 from kamstrup_mqtt.outputs import MqttSettings
 from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
@@ -47,7 +47,7 @@ async def run_demo(broker_port: int, show: Callable[[str, str], None]) -> None:
             await watcher.subscribe(f"{TOPIC}/#")
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_show_all(watcher, show))
-                tasks.create_task(run_gateway(Config(settings, meters, LogSettings())))
+                tasks.create_task(run_gateway(Config(settings, meters)))
 
 
 async def _show_all(watcher: Client, show: Callable[[str, str], None]) -> None:

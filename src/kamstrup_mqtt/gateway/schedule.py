@@ -1,10 +1,25 @@
 """When the next reading is due: pure functions, with the clock coming in as an argument."""
 
 import math
+import re
 
+INTERVAL = "minutes such as 28, or 30s, 5m, 1h; from 1 second to 7 days"
+
+_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+_LONGEST_S = 7 * 86400.0
+_SECONDS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
 _FIRST_RETRY_S = 5.0
 _DOUBLINGS = 20  # 60 days: beyond any interval, and far from where floats end
+
+
+def interval_seconds(text: str) -> float:
+    """Seconds, from minutes as a bare number, or 30s, 5m, 1h. Raises ValueError."""
+    match = _INTERVAL.fullmatch(text.strip().lower())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 1 <= seconds <= _LONGEST_S:
+        raise ValueError
+    return seconds
 
 
 def next_due(now: float, utc_offset_s: float, interval_s: float, previous: float | None) -> float:

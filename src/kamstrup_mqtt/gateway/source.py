@@ -37,6 +37,10 @@ class Source:
         """The faults found so far, in the order of the file."""
         return [text for _, text in sorted(dict.fromkeys(self._faults))]
 
+    def names(self, key: KeyPath) -> bool:
+        """Whether the file itself, not the environment, gives `key`."""
+        return key in self._lines and key not in self._variables
+
     def fault(self, key: KeyPath, message: str) -> None:
         """Note a fault of `key`, or of the nearest part of it that is in the file."""
         name = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in key)

@@ -6,11 +6,14 @@ were asked for. Echo, noise, damaged and foreign telegrams are passed over. Noth
 
 import asyncio
 import logging
-from typing import TypeVar
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from kamstrup_mqtt.catalog import register_name
 from kamstrup_mqtt.errors import (
     CommandError,
+    CrcError,
     FramingError,
     NoAnswerError,
     PortError,
@@ -31,11 +34,13 @@ from kamstrup_mqtt.kmp import (
     encode,
 )
 from kamstrup_mqtt.meter.link import Link
+from kamstrup_mqtt.status import Counters
 
 ANSWER_DEADLINE_S = 1.6  # an answer starts at the latest so long after the request (kmp.md, 1)
 LATENCY_S = 0.3  # what a USB adapter, ser2net and a network may add
 REST_S = 1.6  # the quiet a meter wants before a request is repeated (kmp.md, 1)
 LONGEST_VALUE = 12  # bytes; the longest seen on any meter (kmp.md, 3.4)
+JUDGED = 50  # the latest telegrams, by which the line is judged
 NOISE = 64  # bytes tolerated around an answer before the line counts as flooded
 
 _log = logging.getLogger(__name__)
@@ -47,8 +52,16 @@ class Conversation:
     """Questions and answers on `link`, one at a time."""
 
     def __init__(self, link: Link) -> None:
+        self.counters = Counters()
         self._link = link
         self._quiet_from = 0.0  # the loop's time from which the line may be written to
+        self._answered: deque[bool] = deque(maxlen=JUDGED)
+
+    @property
+    def quality(self) -> int | None:
+        """Percent of the latest telegrams that got a usable answer; None before the first."""
+        count = len(self._answered)
+        return 100 * sum(self._answered) // count if count else None
 
     async def exchange(self, request: Request, kind: type[AnswerT]) -> AnswerT:
         """Send `request` once, and listen until its answer is there or none can come any more.
@@ -68,11 +81,27 @@ class Conversation:
         try:
             await self._link.open()
             await self._link.discard()
-            return await self._listen(request, kind)
+            return await self._counted(self._listen(request, kind))
         except (PortError, FramingError):  # hung up or flooded: only a new connection helps
             await self._link.close()
             self._quiet_from = loop.time() + REST_S
             raise
+
+    async def _counted(self, exchange: Coroutine[Any, Any, AnswerT]) -> AnswerT:
+        self.counters.telegrams += 1
+        try:
+            answer = await exchange
+        except (NoAnswerError, TelegramError) as fault:
+            self._answered.append(False)
+            if isinstance(fault, NoAnswerError):
+                self.counters.timeouts += 1
+            elif isinstance(fault, CrcError):
+                self.counters.crc_errors += 1
+            else:
+                self.counters.damaged += 1
+            raise
+        self._answered.append(True)
+        return answer
 
     async def _listen(self, request: Request, kind: type[AnswerT]) -> AnswerT:
         loop = asyncio.get_running_loop()

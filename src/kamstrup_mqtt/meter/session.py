@@ -35,6 +35,7 @@ from kamstrup_mqtt.kmp import (
 from kamstrup_mqtt.meter.conversation import AnswerT, Conversation
 from kamstrup_mqtt.meter.link import Link
 from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
+from kamstrup_mqtt.status import Counters
 
 RETRIES = 2
 # Failed tries in a row that end a readout. Where nothing was heard at all they take about 12 s, for
@@ -65,6 +66,16 @@ class MeterSession:
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
         self._heard = False  # whether the meter answered in the readout under way
+
+    @property
+    def counters(self) -> Counters:
+        """What happened on the line so far; a copy."""
+        return replace(self._conversation.counters)
+
+    @property
+    def quality(self) -> int | None:
+        """Percent of the latest telegrams that got a usable answer; None before the first."""
+        return self._conversation.quality
 
     async def open(self) -> None:
         """Open the line and forget who was on it. Raises PortError."""
@@ -195,9 +206,10 @@ class MeterSession:
 
     async def _ask(self, request: Request, kind: type[AnswerT]) -> AnswerT:
         """The answer to `request`, asked for again up to `RETRIES` times."""
-        for _ in range(1 + RETRIES):
+        for retry in range(1 + RETRIES):
             if self._hopeless:
                 break
+            self._conversation.counters.retries += retry > 0
             try:
                 answer = await self._conversation.exchange(request, kind)
             except _LINE_FAULTS as fault:

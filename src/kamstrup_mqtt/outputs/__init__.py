@@ -1,5 +1,7 @@
-"""Where numbers go: each output follows the history and never talks to a meter."""
+"""Where numbers go: each output follows the boards and never talks to a meter."""
 
-from kamstrup_mqtt.outputs.mqtt import MqttOutput, MqttSettings
+from kamstrup_mqtt.outputs.broker import MqttSettings
+from kamstrup_mqtt.outputs.homeassistant import HomeAssistantSettings
+from kamstrup_mqtt.outputs.mqtt import MqttOutput, Publication
 
-__all__ = ["MqttOutput", "MqttSettings"]
+__all__ = ["HomeAssistantSettings", "MqttOutput", "MqttSettings", "Publication"]

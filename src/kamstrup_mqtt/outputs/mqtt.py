@@ -1,89 +1,98 @@
-"""Publishes readouts over MQTT: follows the history, survives the broker, says when it is gone.
+"""What is published over MQTT, where, and when; and who listens for what users ask.
 
-`<topic>/values` carries readouts, `<topic>/status` says online or offline and is the last will. It
-never talks to a meter.
+It follows the boards, survives the broker, says `offline` when it ends, and never talks to a meter.
 """
 
 import asyncio
-import contextlib
 import logging
-import re
-import ssl
-from collections.abc import Mapping
-from pathlib import Path
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from aiomqtt import Client, MqttCodeError, MqttError, Will
-from paho.mqtt.reasoncodes import ReasonCode
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from aiomqtt import Message
 
-from kamstrup_mqtt.store import History
+from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
+from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
+from kamstrup_mqtt.readout import Readout
+from kamstrup_mqtt.status import MeterStatus
+from kamstrup_mqtt.store import Board
 
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 15.0
 # A connection that held so long lets the waits start over. One that is thrown out again and again,
 # as by another client of the same name, does not.
 _HELD_S = 5.0
-_FAREWELL_S = 0.5  # what a broker may take to confirm our end
+_BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
+_BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
+_COMMANDS = ("read", "poll_interval")  # the last parts of their topics
+_LASTING = ("poll_interval",)
+_FRESH_INTERVALS = 2  # a live value is stale when the next ones are overdue
 
 _log = logging.getLogger(__name__)
 
+# Carries out a command of a user: the meter's name, the command, the payload. Says whether it
+# could be meant.
+Command = Callable[[str, str, bytes], bool]
 
-class MqttSettings(BaseModel):
-    """The section `mqtt` of the configuration. Descriptions say what is expected."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A meter to publish: its configured name, base topic, and registers."""
 
-    host: str = Field(
-        pattern=r"^[^\s/]+$", description="the broker's host name or address, without mqtt://"
-    )
-    port: int = Field(default=1883, ge=1, le=65535, description="a port number from 1 to 65535")
-    client: str = Field(default="kamstrup-mqtt", min_length=1, description="a client name")
-    topic: str = Field(
-        default="kamstrup",
-        pattern=r"^[^+#\x00]+$",
-        description="a topic without the wildcards + and #",
-    )
-    retain: bool = Field(default=False, description="true or false")
-    qos: int = Field(default=0, ge=0, le=2, description="0, 1 or 2")
-    authentication: bool | None = Field(default=None, description="true or false")
-    username: str | None = Field(default=None, description="a user name")
-    password: SecretStr | None = Field(default=None, description="a password")
-    password_file: Path | None = Field(default=None, description="a file that holds the password")
-    tls_enabled: bool = Field(default=False, description="true or false")
-    tls_ca_cert: Path | None = Field(default=None, description="a file with CA certificates")
-    tls_cert: Path | None = Field(default=None, description="a file with the client certificate")
-    tls_key: Path | None = Field(default=None, description="a file with the client's key")
-    tls_insecure: bool = Field(default=False, description="true or false")
-
-    @property
-    def address(self) -> str:
-        """Host and port, as logs show them."""
-        return f"{self.host}:{self.port}"
-
-    @property
-    def credentials(self) -> tuple[str | None, str | None]:
-        """User name and password to log in with, or None for each that is not used."""
-        if self.username is None or self.authentication is False:
-            return None, None
-        return self.username, self.password.get_secret_value() if self.password else None
+    meter: str
+    topic: str
+    registers: tuple[int, ...]
 
 
 class MqttOutput:
-    """The connection to one broker, for as long as the gateway runs.
+    """The publishing to one broker, for as long as the gateway runs.
 
     Args:
         settings: where and how to publish.
-        history: what to publish from.
-        topics: the base topic of each meter, by its configured name.
+        homeassistant: whether and how to announce the meters to Home Assistant.
+        publications: the meters.
+        readouts: what they measured.
+        statuses: how they are doing.
+        command: carries out what users ask for.
 
     """
 
-    def __init__(self, settings: MqttSettings, history: History, topics: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: MqttSettings,
+        homeassistant: HomeAssistantSettings,
+        publications: Sequence[Publication],
+        readouts: Board[Readout],
+        statuses: Board[MeterStatus],
+        *,
+        command: Command,
+    ) -> None:
         self._settings = settings
-        self._history = history
-        self._topics = topics
+        self._publications = {meter.meter: meter for meter in publications}
+        self._readouts = readouts
+        self._statuses = statuses
+        self._command = command
+        self._status_topic = f"{settings.topic}/status"
+        self._discovery = homeassistant.discovery
+        self._birth_topics = {_BIRTH_TOPIC, f"{homeassistant.prefix}/status"}
+        self._devices = {
+            meter.meter: HomeAssistantDevice(
+                homeassistant,
+                "Heat meter" if meter.topic == settings.topic else f"Heat meter {meter.meter}",
+                meter.topic,
+                self._status_topic,
+                meter.registers,
+            )
+            for meter in publications
+        }
         self._cursor = 0
         self._said = ""
+        self._warned: set[str] = set()  # topics
+        self._lasting: dict[str, bytes] = {}  # the commands that the broker keeps, by topic
+        self._announcing = asyncio.Lock()
+        self._announced: dict[str, str] = {}  # on this connection: payloads by topic
+        self._watched: dict[str, str] = {}  # on this connection: discovery topics, whose meter
 
     async def run(self) -> None:
         """Publish until cancelled; reconnects for ever, and says `offline` at the end."""
@@ -93,8 +102,8 @@ class MqttOutput:
             began, reason = loop.time(), ""
             try:
                 await self._connection()
-            except* (MqttError, OSError, ValueError) as errors:  # a certificate, a host name
-                reason = _reason(errors)
+            except* BrokerError as errors:
+                reason = why(errors)
             if reason != self._said:
                 _log.warning(
                     "Broker %s: %s. Trying again; readings go on meanwhile",
@@ -110,20 +119,10 @@ class MqttOutput:
     async def _connection(self) -> None:
         """One connection, until it is lost."""
         settings = self._settings
-        status = f"{settings.topic}/status"
-        username, password = settings.credentials
-        async with Client(
-            settings.host,
-            settings.port,
-            identifier=settings.client,
-            username=username,
-            password=password,
-            will=Will(status, "offline", qos=1, retain=True),
-            tls_context=_tls_context(settings) if settings.tls_enabled else None,
-            tls_insecure=True if settings.tls_enabled and settings.tls_insecure else None,
-        ) as client:
+        async with connect(settings, self._status_topic) as session:
             try:
-                await client.publish(status, "online", qos=1, retain=True)
+                await self._say(session, self._status_topic, "online")
+                username, _ = settings.credentials
                 _log.info(
                     "Connected to broker %s%s; QoS %d, retain %s",
                     settings.address,
@@ -132,53 +131,137 @@ class MqttOutput:
                     str(settings.retain).lower(),
                 )
                 self._said = ""
-                # The iterator ends as soon as the connection does, and so cancels a publish
+                # A broker that restarted may have lost what it retained.
+                self._announced.clear()
+                self._watched.clear()
+                # The listening ends as soon as the connection does, and so cancels a publish
                 # that would wait for its confirmation.
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._follow(client))
-                    tasks.create_task(_until_lost(client))
+                    tasks.create_task(self._listen(session, tasks))
+                    tasks.create_task(self._follow_statuses(session))
+                    tasks.create_task(self._follow_readouts(session))
             except asyncio.CancelledError:
-                client.timeout = _FAREWELL_S
-                with contextlib.suppress(MqttError):
-                    await client.publish(status, "offline", qos=1, retain=True)
+                await session.say_goodbye(self._status_topic, "offline")
                 raise
 
-    async def _follow(self, client: Client) -> None:
-        settings = self._settings
-        # A broker that restarted may have lost what it retained: it gets the latest again.
-        cursor = 0 if settings.retain else self._cursor
+    async def _follow_statuses(self, session: Session) -> None:
+        cursor = 0
         while True:
-            for entry in await self._history.after(cursor):
-                topic = f"{self._topics[entry.meter]}/values"
-                payload = entry.readout.to_json()
-                _log.info("Publishing '%s' '%s' to %s", topic, payload, settings.address)
-                await client.publish(topic, payload, qos=settings.qos, retain=settings.retain)
+            for entry in await self._statuses.after(cursor):
+                topic = f"{self._publications[entry.meter].topic}/state"
+                await self._say(session, topic, entry.content.to_json())
+                self._devices[entry.meter].note_status(entry.content)
+                await self._announce(session, entry.meter)
+                cursor = entry.sequence
+
+    async def _follow_readouts(self, session: Session) -> None:
+        cursor = 0 if self._settings.retain else self._cursor
+        for meter in self._publications:
+            await self._announce(session, meter, states=True)
+        while True:
+            for entry in await self._readouts.after(cursor):
+                await self._publish_values(session, entry.meter, entry.content)
+                self._devices[entry.meter].note_readout(entry.content)
+                await self._announce(session, entry.meter, states=True)
                 cursor = self._cursor = entry.sequence
 
+    async def _publish_values(self, session: Session, meter: str, readout: Readout) -> None:
+        settings, publication = self._settings, self._publications[meter]
+        messages = {f"{publication.topic}/values": readout.to_json()}
+        _log.info("Publishing '%s' '%s' to %s", *next(iter(messages.items())), settings.address)
+        if settings.topics == "per_parameter":
+            messages |= {f"{publication.topic}/{r.name}": r.text for r in readout}
+        status = self._statuses.latest(meter)
+        expiry_s = None
+        if status is not None:
+            age_s = (datetime.now(UTC) - readout.time).total_seconds()
+            expiry_s = _FRESH_INTERVALS * status.interval_s - age_s
+        # What was asked for by the way must not take the place of a full set.
+        retain = settings.retain and readout.covers(publication.registers)
+        for topic, payload in messages.items():
+            await self._say(
+                session, topic, payload, qos=settings.qos, retain=retain, expiry_s=expiry_s
+            )
 
-async def _until_lost(client: Client) -> None:
-    """Wait for the end of the connection, which raises MqttError."""
-    async for _ in client.messages:
-        pass
+    async def _announce(self, session: Session, meter: str, *, states: bool = False) -> None:
+        """Tell Home Assistant of the meter if there is news, and, if wanted, what it shows now."""
+        device = self._devices[meter]
+        topic = device.topic
+        if not self._discovery or topic is None or not device.known:
+            return
+        async with self._announcing:
+            if topic not in self._watched:  # what an earlier run retained there comes back
+                self._watched[topic] = meter
+                await session.subscribe([topic])
+            payload = device.config()
+            if self._announced.get(topic) != payload:
+                self._announced[topic] = payload
+                await self._say(session, topic, payload)
+            if states:
+                await self._say(session, device.state_topic, device.states(datetime.now(UTC)))
 
+    async def _announce_again(self, session: Session) -> None:
+        """Tell a Home Assistant that has just started everything once more."""
+        await asyncio.sleep(random.uniform(0, _BIRTH_DELAY_S))  # noqa: S311 - spreads a load
+        self._announced.clear()
+        for meter in self._publications:
+            await self._announce(session, meter, states=True)
 
-def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """The TLS side of the settings. Raises OSError for a file that cannot be used."""
-    context = ssl.create_default_context(cafile=settings.tls_ca_cert)
-    if settings.tls_insecure:  # as ever: any host name, but still a certificate of a known CA
-        context.check_hostname = False
-    if settings.tls_cert is not None:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    return context
+    async def _listen(self, session: Session, tasks: asyncio.TaskGroup) -> None:
+        """Take messages of others until the connection is lost, which raises MqttError."""
+        commands = {
+            f"{publication.topic}/{command}": (meter, command)
+            for meter, publication in self._publications.items()
+            for command in _COMMANDS
+        }
+        births = self._birth_topics if self._discovery else set()
+        for topic, reason in (await session.subscribe([*commands, *births])).items():
+            self._warn_once(topic, f"does not let us listen to {topic}: {reason}")
+        answer: asyncio.Task[None] | None = None
+        async for message in session.messages():
+            topic = str(message.topic)
+            if topic in commands:
+                await self._obey(session, *commands[topic], message)
+            elif topic in births and message.payload == b"online":
+                if answer is None or answer.done():
+                    answer = tasks.create_task(self._announce_again(session))
+            elif topic in self._watched and message.retain:
+                meter = self._watched[topic]
+                self._devices[meter].note_announced(bytes(message.payload))
+                await self._announce(session, meter)
 
+    async def _obey(self, session: Session, meter: str, command: str, message: Message) -> None:
+        """Carry out a command; what is to last is kept by the broker."""
+        topic, payload = str(message.topic), bytes(message.payload)
+        if message.retain and command not in _LASTING:
+            self._warn_once(topic, f"keeps a message on {topic}, which is ignored")
+            return
+        understood = self._command(meter, command, payload)
+        if understood and command in _LASTING:
+            news = self._lasting.get(topic) != payload
+            self._lasting[topic] = payload
+            if news and not message.retain:
+                await self._say(session, topic, payload.decode())
 
-def _reason(errors: BaseExceptionGroup[BaseException]) -> str:
-    """Why the connection failed or ended, in words."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, MqttCodeError) and isinstance(error.rc, ReasonCode):
-        return f"refused us: {error.rc}"
-    if str(error).startswith("Disconnected"):
-        return "connection lost"
-    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    async def _say(
+        self,
+        session: Session,
+        topic: str,
+        payload: str,
+        *,
+        qos: int = 1,
+        retain: bool = True,
+        expiry_s: float | None = None,
+    ) -> None:
+        refusal = await session.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+        if refusal:
+            user = self._settings.credentials[0] or "anonymous users"
+            self._warn_once(
+                topic,
+                f"does not pass on what we publish to {topic}: {refusal}; allow {user} to write it",
+            )
+
+    def _warn_once(self, topic: str, message: str) -> None:
+        if topic not in self._warned:
+            self._warned.add(topic)
+            _log.warning("Broker %s %s", self._settings.address, message)

@@ -1,5 +1,5 @@
-"""Where readouts are kept for the outputs to follow."""
+"""Where readouts and the state of meters are kept for the outputs to follow."""
 
-from kamstrup_mqtt.store.history import Entry, History
+from kamstrup_mqtt.store.board import Board, Entry
 
-__all__ = ["Entry", "History"]
+__all__ = ["Board", "Entry"]

@@ -1,10 +1,10 @@
-"""The history: appended once, followed by whoever was away."""
+"""The board: what is new, followed by whoever was away."""
 
 import asyncio
 from datetime import UTC, datetime
 
 from kamstrup_mqtt import MeterIdentity, Readout
-from kamstrup_mqtt.store import History
+from kamstrup_mqtt.store import Board
 
 
 def readout(serial: str) -> Readout:
@@ -12,25 +12,25 @@ def readout(serial: str) -> Readout:
 
 
 async def test_a_follower_waits_for_news_and_goes_on_from_its_cursor() -> None:
-    history = History()
-    waiting = asyncio.create_task(history.after(0))
+    board: Board[Readout] = Board()
+    waiting = asyncio.create_task(board.after(0))
     await asyncio.sleep(0)
     assert not waiting.done()
-    history.append("a", readout("1"))
+    board.put("a", readout("1"))
     (entry,) = await waiting
-    assert (entry.meter, entry.readout.meter.serial) == ("a", "1")
-    late = asyncio.create_task(history.after(entry.sequence))
+    assert (entry.meter, entry.content.meter.serial) == ("a", "1")
+    late = asyncio.create_task(board.after(entry.sequence))
     await asyncio.sleep(0)
     assert not late.done()
-    history.append("b", readout("2"))
+    board.put("b", readout("2"))
     assert [entry.meter for entry in await late] == ["b"]
 
 
 async def test_the_live_topic_gets_the_latest_of_each_meter_in_their_order() -> None:
-    history = History()
+    board: Board[Readout] = Board()
     for meter, serial in (("a", "1"), ("b", "2"), ("a", "3")):
-        history.append(meter, readout(serial))
-    assert [(e.meter, e.readout.meter.serial) for e in await history.after(0)] == [
+        board.put(meter, readout(serial))
+    assert [(e.meter, e.content.meter.serial) for e in await board.after(0)] == [
         ("b", "2"),
         ("a", "3"),
     ]

@@ -1,0 +1,217 @@
+"""The connection to an MQTT broker: its settings, one session on it, and why it ended, in words.
+
+The only module that knows aiomqtt and paho. It knows no topic.
+"""
+
+import asyncio
+import contextlib
+import math
+import re
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+from aiomqtt import Client, Message, MqttCodeError, MqttError, ProtocolVersion, Will
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+FAREWELL_S = 0.5  # what a broker may take to confirm our end
+_QUEUE = 100  # messages from others that may wait; what is more is dropped
+_ADVICE = {
+    "Not authorized": "check username and password, and what the broker allows this user",
+    "Bad user name or password": "check username and password",
+    "Unsupported protocol version": "set mqtt.version to the other one of 3.1.1 and 5",
+    "Client identifier not valid": "choose another name for mqtt.client",
+}
+_TLS_ADVICE = {
+    "unable to get local issuer": "name the file of the broker's CA as mqtt.tls_ca_cert",
+    "self-signed certificate": "name the file of the broker's CA as mqtt.tls_ca_cert",
+    "Hostname mismatch": "use the name in the certificate as mqtt.host",
+    "IP address mismatch": "use the name in the certificate as mqtt.host",
+    "WRONG_VERSION_NUMBER": "this port is not encrypted; TLS is usually on port 8883",
+}
+
+BrokerError = (MqttError, OSError, ValueError)  # all that a connection fails with
+
+
+class MqttSettings(BaseModel):
+    """The section `mqtt` of the configuration. Descriptions say what is expected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(
+        pattern=r"^[^\s/]+$", description="the broker's host name or address, without mqtt://"
+    )
+    port: int = Field(default=1883, ge=1, le=65535, description="a port number from 1 to 65535")
+    client: str = Field(default="kamstrup-mqtt", min_length=1, description="a client name")
+    topic: str = Field(
+        default="kamstrup",
+        pattern=r"^[^+#\x00]+$",
+        description="a topic without the wildcards + and #",
+    )
+    topics: Literal["json", "per_parameter"] = Field(
+        default="json", description="json, or per_parameter for a topic each as well"
+    )
+    retain: bool = Field(default=False, description="true or false")
+    qos: int = Field(default=0, ge=0, le=2, description="0, 1 or 2")
+    version: Literal["3.1.1", "5"] = Field(default="3.1.1", description="3.1.1 or 5")
+    transport: Literal["tcp", "websockets"] = Field(default="tcp", description="tcp or websockets")
+    path: str = Field(
+        default="/mqtt", pattern=r"^/\S*$", description="a path that begins with a slash"
+    )
+    keepalive: int = Field(default=60, ge=5, le=65535, description="seconds from 5 to 65535")
+    authentication: bool | None = Field(default=None, description="true or false")
+    username: str | None = Field(default=None, description="a user name")
+    password: SecretStr | None = Field(default=None, description="a password")
+    password_file: Path | None = Field(default=None, description="a file that holds the password")
+    tls_enabled: bool = Field(default=False, description="true or false")
+    tls_ca_cert: Path | None = Field(default=None, description="a file with CA certificates")
+    tls_cert: Path | None = Field(default=None, description="a file with the client certificate")
+    tls_key: Path | None = Field(default=None, description="a file with the client's key")
+    tls_insecure: bool = Field(default=False, description="true or false")
+
+    @property
+    def address(self) -> str:
+        """Host and port, as logs show them."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def credentials(self) -> tuple[str | None, str | None]:
+        """User name and password to log in with, or None for each that is not used."""
+        if self.username is None or self.authentication is False:
+            return None, None
+        return self.username, self.password.get_secret_value() if self.password else None
+
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The TLS side, if there is one. Raises OSError for a file that cannot be used."""
+        if not self.tls_enabled:
+            return None
+        context = ssl.create_default_context(cafile=self.tls_ca_cert)
+        if self.tls_insecure:  # as ever: any host name, but still a certificate of a known CA
+            context.check_hostname = False
+        if self.tls_cert is not None:
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        return context
+
+
+class Session:
+    """One connection, until it is lost. Made by `connect`."""
+
+    def __init__(self, client: "_Client") -> None:
+        self._client = client
+        self._turn = asyncio.Lock()
+
+    async def publish(
+        self, topic: str, payload: str, *, qos: int = 1, retain: bool = False,
+        expiry_s: float | None = None,
+    ) -> str | None:  # fmt: skip
+        """Publish, and wait until the broker confirms it where `qos` is 1 or 2.
+
+        Args:
+            topic: where to.
+            payload: what.
+            qos: quality of service.
+            retain: whether the broker is to keep it.
+            expiry_s: on MQTT 5, seconds after which nobody is to receive it any more.
+
+        Returns:
+            None when all is well, or in words why the broker does not pass it on, which MQTT 5
+            tells from quality of service 1 on.
+
+        """
+        properties = None
+        if expiry_s is not None and self._client.is_version_5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = max(1, math.ceil(expiry_s))
+        async with self._turn:
+            self._client.refusal = None
+            await self._client.publish(topic, payload, qos, retain, properties)
+            return self._client.refusal
+
+    async def subscribe(self, topics: list[str]) -> dict[str, str]:
+        """Subscribe to `topics`; gives those the broker refused, each with the reason."""
+        codes = await self._client.subscribe([(topic, 1) for topic in topics])
+        return {
+            topic: str(code)
+            for topic, code in zip(topics, codes, strict=True)
+            if isinstance(code, ReasonCode) and code.is_failure
+        }
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """What others publish. Raises MqttError as soon as the connection is lost."""
+        async for message in self._client.messages:
+            yield message
+
+    async def say_goodbye(self, topic: str, payload: str) -> None:
+        """Publish a last retained message, without waiting long for a broker that hangs."""
+        self._client.timeout = FAREWELL_S
+        with contextlib.suppress(MqttError):
+            await self._client.publish(topic, payload, qos=1, retain=True)
+
+
+class _Client(Client):
+    """A client that also tells when the broker refuses to pass a message on."""
+
+    is_version_5 = False
+    refusal: str | None = None
+
+    def _on_publish(
+        self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        if reason_code.is_failure:
+            self.refusal = str(reason_code)
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+@contextlib.asynccontextmanager
+async def connect(settings: MqttSettings, will_topic: str) -> AsyncIterator[Session]:
+    """Connect and log in; the last will is `offline` on `will_topic`, retained.
+
+    Raises:
+        MqttError, OSError, ValueError: it failed; `why` puts that into words.
+
+    """
+    username, password = settings.credentials
+    version_5 = settings.version == "5"
+    websockets = settings.transport == "websockets"
+    client = _Client(
+        settings.host,
+        settings.port,
+        identifier=settings.client,
+        username=username,
+        password=password,
+        will=Will(will_topic, "offline", qos=1, retain=True),
+        keepalive=settings.keepalive,
+        protocol=ProtocolVersion.V5 if version_5 else ProtocolVersion.V311,
+        transport=settings.transport,
+        websocket_path=settings.path if websockets else None,
+        tls_context=settings.tls_context,
+        tls_insecure=True if settings.tls_enabled and settings.tls_insecure else None,
+        max_queued_incoming_messages=_QUEUE,
+    )
+    client.is_version_5 = version_5
+    async with client:
+        yield Session(client)
+
+
+def why(errors: BaseExceptionGroup[BaseException]) -> str:
+    """Why a connection failed or ended, in words, and what to do about it."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, MqttCodeError) and isinstance(error.rc, ReasonCode):
+        reason = str(error.rc)
+        return _with_advice(f"refused us: {reason}", _ADVICE)
+    if str(error).startswith("Disconnected"):
+        return "connection lost"
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    return _with_advice(text, _TLS_ADVICE)
+
+
+def _with_advice(text: str, advice: dict[str, str]) -> str:
+    found = next((advice[words] for words in advice if words in text), "")
+    return f"{text}; {found}" if found else text
