@@ -42,6 +42,20 @@ async def next_of(queue: asyncio.Queue[Message], topic: str, seconds: float = 30
                 return payload
 
 
+async def log_until(
+    process: subprocess.Popen[str], words: str, times: int = 1, seconds: float = 30
+) -> str:
+    """The log of the gateway up to the line with these words."""
+    assert process.stderr is not None
+    log = ""
+    async with asyncio.timeout(seconds):
+        while log.count(words) < times:
+            line = await asyncio.to_thread(process.stderr.readline)
+            assert line, f"the gateway ended: {log}"
+            log += line
+    return log
+
+
 def write_config(path: Path, broker: int, port: str, *changes: tuple[str, str]) -> Path:
     """The older project's file with other addresses, and a faster interval for the test."""
     text = OLDER.read_text().replace("10.0.0.210", "127.0.0.1").replace("1883", str(broker))
@@ -62,5 +76,5 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
     process.send_signal(number)
     _, log = process.communicate(timeout=10)  # how long it takes is measured in benchmarks/
     assert process.returncode == 0, log
-    assert "Traceback" not in log
+    assert "Traceback" not in log, log
     return log

@@ -83,9 +83,12 @@ _BY_NAME: Mapping[str, Register] = {
 _NAMES = tuple(register.name for register in REGISTERS.values())
 
 INFO_CODE = _BY_NAME["info_code"].number
-ENERGY = _BY_NAME["energy"].number
 VOLUME = _BY_NAME["volume"].number
-ENERGY_HIGH_RES = _BY_NAME["energy_high_res"].number
+# Registers that hold only the low digits of a total, and the register with the whole of it.
+FINE_REGISTERS: Mapping[int, int] = {
+    _BY_NAME[f"{name}_high_res"].number: _BY_NAME[name].number
+    for name in ("energy", "cooling_energy", "volume")
+}
 
 # The 31 parameters of kamstrup-402-mqtt, in the order of its documentation.
 CLASSIC_PARAMETERS = (

@@ -14,7 +14,7 @@ from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.errors import KamstrupError
 from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, MeterConfig
 from kamstrup_mqtt.gateway.run import run_gateway
-from kamstrup_mqtt.outputs import MqttSettings
+from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
 from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
 
 HOST = "127.0.0.1"
@@ -47,7 +47,8 @@ async def run_demo(broker_port: int, show: Callable[[str, str], None]) -> None:
             await watcher.subscribe(f"{TOPIC}/#")
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_show_all(watcher, show))
-                tasks.create_task(run_gateway(Config(settings, meters)))
+                quiet = HomeAssistantSettings(discovery=False)
+                tasks.create_task(run_gateway(Config(settings, meters, quiet)))
 
 
 async def _show_all(watcher: Client, show: Callable[[str, str], None]) -> None:

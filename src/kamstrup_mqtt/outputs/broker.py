@@ -5,6 +5,7 @@ The only module that knows aiomqtt and paho. It knows no topic.
 
 import asyncio
 import contextlib
+import logging
 import math
 import re
 import ssl
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aiomqtt import Client, Message, MqttCodeError, MqttError, ProtocolVersion, Will
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -33,6 +35,16 @@ _TLS_ADVICE = {
     "IP address mismatch": "use the name in the certificate as mqtt.host",
     "WRONG_VERSION_NUMBER": "this port is not encrypted; TLS is usually on port 8883",
 }
+
+_HUNG_UP = (
+    "hung up before we were logged in; see that mqtt.port and mqtt.transport are right, and that "
+    "it does not want a client certificate (mqtt.tls_cert and mqtt.tls_key)"
+)
+_LOST = (MQTTErrorCode.MQTT_ERR_NO_CONN, MQTTErrorCode.MQTT_ERR_CONN_LOST)
+
+# What the library logs besides raising it, with a traceback, nobody needs twice.
+_library_log = logging.getLogger(f"{__name__}.library")
+_library_log.setLevel(logging.CRITICAL)
 
 BrokerError = (MqttError, OSError, ValueError)  # all that a connection fails with
 
@@ -154,7 +166,7 @@ class Session:
 
 
 class _Client(Client):
-    """A client that also tells when the broker refuses to pass a message on."""
+    """A client that also tells when the broker hangs up on us, or does not pass a message on."""
 
     is_version_5 = False
     refusal: str | None = None
@@ -165,6 +177,18 @@ class _Client(Client):
         if reason_code.is_failure:
             self.refusal = str(reason_code)
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: Any,
+        userdata: Any,
+        flags: Any,
+        reason_code: ReasonCode,
+        properties: Any = None,
+    ) -> None:
+        if not self._connected.done():  # the library would go on waiting for the login
+            self._connected.set_exception(MqttError(_HUNG_UP))
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
 
 @contextlib.asynccontextmanager
@@ -192,6 +216,7 @@ async def connect(settings: MqttSettings, will_topic: str) -> AsyncIterator[Sess
         tls_context=settings.tls_context,
         tls_insecure=True if settings.tls_enabled and settings.tls_insecure else None,
         max_queued_incoming_messages=_QUEUE,
+        logger=_library_log,
     )
     client.is_version_5 = version_5
     async with client:
@@ -206,7 +231,7 @@ def why(errors: BaseExceptionGroup[BaseException]) -> str:
     if isinstance(error, MqttCodeError) and isinstance(error.rc, ReasonCode):
         reason = str(error.rc)
         return _with_advice(f"refused us: {reason}", _ADVICE)
-    if str(error).startswith("Disconnected"):
+    if str(error).startswith("Disconnected") or getattr(error, "rc", None) in _LOST:
         return "connection lost"
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return _with_advice(text, _TLS_ADVICE)

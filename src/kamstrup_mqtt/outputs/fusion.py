@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from kamstrup_mqtt.readout import Reading
 
-_WH = {
+# What each unit is worth, of those that measure the same.
+_ENERGY = {
     "Wh": Decimal(1),
     "kWh": Decimal(10) ** 3,
     "MWh": Decimal(10) ** 6,
@@ -18,6 +19,7 @@ _WH = {
     "GJ": Decimal(10) ** 7 / 36,
     "Gcal": Decimal(1_163_000),
 }
+_VOLUME = {"l": Decimal(1), "m³": Decimal(1000)}
 
 
 class FusedCounter:
@@ -35,11 +37,12 @@ class FusedCounter:
             fine: the register that wraps.
 
         """
-        if coarse.unit not in _WH or fine.unit not in _WH:
+        worth = _ENERGY if fine.unit in _ENERGY else _VOLUME
+        if coarse.unit not in worth or fine.unit not in worth:
             return None
         if not isinstance(coarse.value, Decimal) or not isinstance(fine.value, Decimal):
             return None
-        scale = _WH[coarse.unit] / _WH[fine.unit]
+        scale = worth[coarse.unit] / worth[fine.unit]
         total = self._fuse(coarse.value * scale, _step(coarse.value) * scale, fine.value)
         return Reading(fine.register, fine.name, total, fine.unit)
 

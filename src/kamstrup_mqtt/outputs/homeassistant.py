@@ -6,6 +6,7 @@ are paired as Home Assistant's documentation allows from version 2025.3 on.
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kamstrup_mqtt.catalog import ENERGY, ENERGY_HIGH_RES, REGISTERS, VOLUME, register_name
+from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, VOLUME, register_name
 from kamstrup_mqtt.outputs.fusion import FusedCounter
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
 from kamstrup_mqtt.status import LinkState, MeterStatus
@@ -119,7 +120,7 @@ class HomeAssistantDevice:
         self._base = base
         self._status_topic = status_topic
         self._registers = registers
-        self._energy = FusedCounter()
+        self._fused: dict[int, FusedCounter] = defaultdict(FusedCounter)
         self._shown: dict[int, _Shown] = {}
         self._removed: dict[str, str] = {}  # component to platform
         self._meter = MeterIdentity()
@@ -152,13 +153,15 @@ class HomeAssistantDevice:
         """Learn the units, digits and values of a readout."""
         self._meet(readout.meter)
         readings = dict(readout.readings)
-        fine = readings.pop(ENERGY_HIGH_RES, None)
-        if fine is not None and ENERGY in self._registers:
-            # On its own it would drop each time it wraps.
-            coarse = readings.get(ENERGY)
-            fine = self._energy.update(coarse, fine) if coarse else None
-        if fine is not None:
-            readings[ENERGY_HIGH_RES] = fine
+        for fine, coarse in FINE_REGISTERS.items():
+            if fine in readings and coarse in self._registers:
+                total = None
+                if coarse in readings:
+                    total = self._fused[fine].update(readings[coarse], readings[fine])
+                if total is None:
+                    del readings[fine]
+                else:
+                    readings[fine] = total
         for register, reading in readings.items():
             if register in self._registers:
                 before = self._shown.get(register)
@@ -233,7 +236,7 @@ class HomeAssistantDevice:
         if meter.serial != self._meter.serial:
             self._shown.clear()
             self._removed.clear()
-            self._energy = FusedCounter()
+            self._fused.clear()
             self._has_info = False
         self._meter = meter
 
@@ -255,7 +258,7 @@ class HomeAssistantDevice:
         elif device_class == "volume" and reading.register == VOLUME:
             device_class = self._settings.volume_as
         state_class = _STATE_CLASSES.get(kind)
-        if reading.register == ENERGY_HIGH_RES and ENERGY not in self._registers:
+        if FINE_REGISTERS.get(reading.register, reading.register) not in self._registers:
             state_class = None  # on its own it drops each time it wraps
         if reading.name in _EVENT_COUNTERS:
             state_class = "total_increasing"

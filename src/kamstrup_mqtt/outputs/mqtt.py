@@ -25,7 +25,7 @@ _LAST_RETRY_S = 15.0
 _HELD_S = 5.0
 _BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
 _BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
-_COMMANDS = ("read", "poll_interval")  # the last parts of their topics
+COMMAND_TOPICS = ("read", "poll_interval")  # the last parts of their topics
 _LASTING = ("poll_interval",)
 _FRESH_INTERVALS = 2  # a live value is stale when the next ones are overdue
 
@@ -212,7 +212,7 @@ class MqttOutput:
         commands = {
             f"{publication.topic}/{command}": (meter, command)
             for meter, publication in self._publications.items()
-            for command in _COMMANDS
+            for command in COMMAND_TOPICS
         }
         births = self._birth_topics if self._discovery else set()
         for topic, reason in (await session.subscribe([*commands, *births])).items():

@@ -1,0 +1,80 @@
+"""Commands over MQTT: whatever anybody sends, the gateway understands it or says why not."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kamstrup_mqtt import UsageError
+from kamstrup_mqtt.gateway.commands import COMMANDS, wanted_interval, wanted_registers
+from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
+
+
+@pytest.mark.parametrize(
+    ("payload", "registers"),
+    [
+        ("", None),
+        ("PRESS", None),
+        ("{}", None),
+        ('{"for": "30m"}', None),
+        ("[]", None),
+        ("\xff", None),
+        ("[" * 4000, None),
+        ('["energy"' + " " * 5000 + "]", None),
+        ('["energy", "POWER", 266, "0x3C"]', (60, 80, 266)),
+        ('["all"]', "all"),
+    ],
+)
+def test_what_a_message_on_read_limits_the_readout_to(payload: str, registers: object) -> None:
+    found = wanted_registers(payload.encode("latin-1"))
+    assert found == registers or (registers == "all" and found is not None and len(found) > 100)
+
+
+@pytest.mark.parametrize(
+    "payload", ['["enrgy"]', "[true]", "[null]", "[[60]]", "[-1]", "[65536]", "[1e3]", '[""]']
+)
+def test_lists_that_name_no_parameters_are_refused(payload: str) -> None:
+    with pytest.raises(UsageError):
+        wanted_registers(payload.encode())
+
+
+@pytest.mark.parametrize(
+    ("payload", "seconds"), [("5", 300), ("5.0", 300), (" 30s ", 30), ("1h", 3600), ("", None)]
+)
+def test_intervals(payload: str, seconds: float | None) -> None:
+    assert wanted_interval(payload.encode()) == seconds
+
+
+@pytest.mark.parametrize("payload", ["0", "-5", "x", "8d", "1e9", "9" * 5000])
+def test_no_intervals(payload: str) -> None:
+    with pytest.raises(UsageError, match="expected minutes such as 28"):
+        wanted_interval(payload.encode())
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
+)
+
+
+@given(st.binary(max_size=300) | json_values.map(lambda value: json.dumps(value).encode()))
+@example(b"[" * 3000)
+@example(b'["' + b"x" * 4000 + b'"]')
+@example(b"[" + b"9" * 4090 + b"]")
+def test_no_payload_does_more_than_be_refused(payload: bytes) -> None:
+    class Nobody:
+        def read_now(self, registers: tuple[int, ...] | None = None) -> None:
+            assert registers is None or all(0 <= number <= 0xFFFF for number in registers)
+
+        def set_interval(self, seconds: float | None) -> None:
+            assert seconds is None or 1 <= seconds <= 7 * 86400
+
+    for command in COMMANDS.values():
+        with contextlib.suppress(UsageError):
+            command(Nobody(), payload)
+
+
+def test_every_command_has_its_topic() -> None:
+    assert set(COMMANDS) == set(COMMAND_TOPICS)
