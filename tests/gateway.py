@@ -25,7 +25,9 @@ async def watching(port: int, topic: str = "#") -> AsyncIterator[asyncio.Queue[M
     async def watch(client: aiomqtt.Client) -> None:
         with contextlib.suppress(aiomqtt.MqttError):  # the broker may end before us
             async for message in client.messages:
-                queue.put_nowait((str(message.topic), message.payload.decode(), message.retain))
+                queue.put_nowait(
+                    (str(message.topic), message.payload.decode(errors="replace"), message.retain)
+                )
 
     async with aiomqtt.Client("127.0.0.1", port) as client:
         await client.subscribe(topic)
@@ -48,11 +50,15 @@ async def log_until(
     """The log of the gateway up to the line with these words."""
     assert process.stderr is not None
     log = ""
-    async with asyncio.timeout(seconds):
-        while log.count(words) < times:
-            line = await asyncio.to_thread(process.stderr.readline)
-            assert line, f"the gateway ended: {log}"
-            log += line
+    try:
+        async with asyncio.timeout(seconds):
+            while log.count(words) < times:
+                line = await asyncio.to_thread(process.stderr.readline)
+                assert line, f"the gateway ended: {log}"
+                log += line
+    except TimeoutError as error:
+        process.kill()  # ends the thread that still reads
+        raise AssertionError(f"'{words}' is not in the log: {log}") from error
     return log
 
 

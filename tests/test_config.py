@@ -258,3 +258,57 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             load_config(path, {})
+
+
+def test_the_keys_for_brokers_of_all_kinds(tmp_path: Path) -> None:
+    text = MINIMAL.replace(
+        "host: broker",
+        "host: broker\n  version: 5\n  transport: websockets\n  path: /ws\n  keepalive: 30\n"
+        "  topics: per_parameter\n  username: only",
+    )
+    mqtt = load(tmp_path, text + "homeassistant: {prefix: ha, volume_as: water}\n").mqtt
+    assert (mqtt.version, mqtt.transport, mqtt.path, mqtt.keepalive) == (
+        "5",
+        "websockets",
+        "/ws",
+        30,
+    )
+    assert mqtt.topics == "per_parameter"
+    assert mqtt.credentials == ("only", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("version: 4", "expected 3.1.1 or 5, got '4'"),
+        ("transport: udp", "expected tcp or websockets, got 'udp'"),
+        ("path: mqtt", "expected a path that begins with a slash, got 'mqtt'"),
+        ("topics: all", "expected json, or per_parameter for a topic each as well, got 'all'"),
+    ],
+)
+def test_wrong_values_of_those_keys(tmp_path: Path, given: str, expected: str) -> None:
+    (fault,) = faults(tmp_path, MINIMAL.replace("host: broker", f"host: broker\n  {given}"))
+    assert fault.endswith(expected)
+
+
+def test_a_secret_that_everybody_can_read_is_warned_about(tmp_path: Path) -> None:
+    secret = MINIMAL.replace("host: broker", "host: broker\n  username: u\n  password: s3cret")
+    (warning,) = load(tmp_path, secret).warnings
+    path = tmp_path / "config.yaml"
+    assert warning.endswith(f"everybody on this machine can read it: `chmod o-rwx {path}`")
+    assert "s3cret" not in warning
+    path.chmod(0o640)  # as the systemd unit wants it
+    assert load_config(path, {}).warnings == ()
+    assert load(tmp_path, MINIMAL, KAMSTRUP_MQTT__PASSWORD="s3cret").warnings == ()
+    password = tmp_path / "password"
+    password.write_text("s3cret")
+    (warning,) = load(
+        tmp_path, MINIMAL.replace("host: broker", "host: broker\n  password_file: password")
+    ).warnings
+    assert str(password) in warning
+
+
+def test_tls_without_the_name_is_warned_about(tmp_path: Path) -> None:
+    text = MINIMAL.replace("host: broker", "host: broker\n  tls_enabled: yes\n  tls_insecure: yes")
+    (warning,) = load(tmp_path, text).warnings
+    assert warning.startswith("mqtt.tls_insecure: the broker's name is not checked")

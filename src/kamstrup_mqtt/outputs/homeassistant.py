@@ -54,6 +54,8 @@ _STATE_CLASSES = {
     "peak": "measurement",
     "average": "measurement",
 }
+_COUNTED = ("energy", "volume", "water")  # classes of which Home Assistant takes only totals
+_MEASURED = ("power", "temperature", "pressure", "volume_flow_rate")  # and only measurements
 _ICONS = {"l/h": "mdi:pipe", "K": "mdi:thermometer-lines", "m³·°C": "mdi:water-thermometer"}
 _DIAGNOSTIC = ("info", "config", "identity", "date", "time")
 _SELDOM_WANTED = ("config", "identity")
@@ -262,6 +264,10 @@ class HomeAssistantDevice:
             state_class = None  # on its own it drops each time it wraps
         if reading.name in _EVENT_COUNTERS:
             state_class = "total_increasing"
+        if device_class in _COUNTED and state_class != "total_increasing":
+            state_class = None
+        if device_class in _MEASURED and state_class != "measurement":
+            state_class = None
         numeric = reading.unit not in _DATED and not isinstance(reading.value, str)
         seldom = kind in _SELDOM_WANTED
         return self._entity(

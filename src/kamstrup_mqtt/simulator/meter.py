@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from kamstrup_mqtt.catalog import REGISTERS, UNITS
+from kamstrup_mqtt.catalog import INFO_CODE, REGISTERS, UNITS
 from kamstrup_mqtt.errors import TelegramError
 from kamstrup_mqtt.kmp import (
     HEAT_METER,
@@ -107,6 +107,7 @@ class SimulatedMeter:
         self.model = model
         self.serial = serial
         self.faults = dict(faults or {})
+        self.info_code = 0
         self.house = House(datetime.now().astimezone().replace(tzinfo=None), speed)
         self.registers = frozenset(r.number for r in REGISTERS.values() if model in r.models)
         self.requests: deque[Message] = deque(maxlen=1000)  # the latest, for whoever watches
@@ -183,6 +184,7 @@ class SimulatedMeter:
             89: _exact(house.supply_c, 2) - _exact(house.return_c, 2),
             97: _exact(house.supply_l_k / 1000, 0),
             98: MonthDay(12, 31),
+            INFO_CODE: Decimal(self.info_code),
             110: _exact(house.return_l_k / 1000, 0),
             146: Decimal("68.12"),
             147: Decimal("34.90"),
