@@ -1,5 +1,6 @@
 """The documentation says what is true: commands, keys, parameters, examples."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ import yaml
 
 from kamstrup_mqtt import catalog
 from kamstrup_mqtt.cli.main import cli
+from kamstrup_mqtt.gateway.commands import wanted_registers
 from kamstrup_mqtt.gateway.config import _SECTIONS, load_config
+from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
+from kamstrup_mqtt.status import LinkState
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -65,11 +69,32 @@ def test_the_telegram_of_the_readme_decodes() -> None:
     assert b"energy (60) = 55.006 MWh" in done.stdout
 
 
-def test_every_link_inside_the_readme_leads_somewhere() -> None:
-    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert link[1:] in anchors if link.startswith("#") else (ROOT / link).exists()
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=str)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_node_red_flow_listens_where_we_publish() -> None:
+    nodes = {node["id"]: node for node in json.loads((ROOT / "docs/nodered-flow.json").read_text())}
+    assert nodes["heat-values"]["topic"] == "kamstrup/values"
+    assert nodes["heat-read"]["topic"] == "kamstrup/read"
+    assert wanted_registers(nodes["heat-button"]["payload"].encode()) == (80, 60)
+
+
+def test_the_states_are_those_of_the_readme() -> None:
+    table = README[README.index("| state | meaning |") : README.index("### What it listens to")]
+    assert [row[0].strip("`") for row in rows(table)] == list(LinkState)
+    for topic in COMMAND_TOPICS:
+        assert f"| `<topic>/{topic}` |" in README
 
 
 def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
