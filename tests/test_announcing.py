@@ -177,9 +177,12 @@ async def test_what_is_no_longer_configured_disappears(
             config = write_config(tmp_path, broker.port, port, *changes)
             gateway = background("run", "-c", str(config))
             await next_of(messages, "kamstrup/homeassistant")
-            components = json.loads((await retained(broker.port))[CONFIG])["components"]
-            assert {name for name, entity in components.items() if len(entity) == 1} == gone
-            assert {"energy", "temp2"} <= components.keys()
+            async with asyncio.timeout(10):
+                while True:
+                    found = json.loads((await retained(broker.port))[CONFIG])["components"]
+                    if {name for name, entity in found.items() if len(entity) == 1} == gone:
+                        break
+            assert {"energy", "temp2"} <= found.keys()
             stop(gateway)
 
 

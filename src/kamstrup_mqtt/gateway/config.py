@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kamstrup_mqtt.catalog import ALL, register_number, register_numbers
 from kamstrup_mqtt.errors import KamstrupError, UsageError, did_you_mean
-from kamstrup_mqtt.gateway.schedule import INTERVAL, interval_seconds
+from kamstrup_mqtt.gateway.schedule import INTERVAL, interval_seconds, keep_seconds
 from kamstrup_mqtt.gateway.source import KeyPath, Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
@@ -31,6 +31,7 @@ _FILES = (
     ("mqtt", "tls_cert"),
     ("mqtt", "tls_key"),
     ("log", "file"),
+    ("history", "path"),
 )
 
 
@@ -106,7 +107,11 @@ class _Meter(_Section):
 
 class _History(_Section):
     path: Path | None = Field(default=None, description="a file")
-    keep: str | None = Field(default=None, description="how long readouts are kept, such as 2y")
+    keep: Annotated[
+        float,
+        BeforeValidator(lambda value: keep_seconds(str(value))),
+        Field(description="how long readouts are kept: days, weeks or years, such as 90d or 2y"),
+    ] = 2 * 365 * 86400.0
 
 
 class _Web(_Section):
@@ -132,7 +137,7 @@ class _File(_Section):
     homeassistant: HomeAssistantSettings = Field(
         default=HomeAssistantSettings(), description="a section"
     )
-    history: _History | None = Field(default=None, description="a section")
+    history: _History = Field(default=_History(), description="a section")
     web: _Web | None = Field(default=None, description="a section")
     log: LogSettings = Field(default=LogSettings(), description="a section")
 
@@ -162,11 +167,20 @@ class MeterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryConfig:
+    """Where readouts are kept, and for how many seconds."""
+
+    path: Path
+    keep_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A configuration without faults; `warnings` say what is unwise in it."""
 
     mqtt: MqttSettings
     meters: tuple[MeterConfig, ...]
+    history: HistoryConfig
     homeassistant: HomeAssistantSettings = field(default_factory=HomeAssistantSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
@@ -188,7 +202,8 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     source.read_file()
     if not source.data and source.faults:
         raise ConfigError(source.faults)
-    source.read_environment(os.environ if environment is None else environment)
+    variables = os.environ if environment is None else environment
+    source.read_environment(variables)
     _drop_empty(source.data)
     _check_meters(source)
     _check_files(source)
@@ -199,8 +214,16 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
             _note(source, detail["loc"], detail["type"], detail.get("ctx", {}), detail["input"])
     if source.faults:
         raise ConfigError(source.faults)
+    history = HistoryConfig(
+        content.history.path or _history_path(source.path, variables), content.history.keep
+    )
     return Config(
-        content.mqtt, _meters(content), content.homeassistant, content.log, _warnings(source)
+        content.mqtt,
+        _meters(content),
+        history,
+        content.homeassistant,
+        content.log,
+        _warnings(source),
     )
 
 
@@ -221,6 +244,12 @@ def _meters(content: _File) -> tuple[MeterConfig, ...]:
         )
         for meter in content.meters
     )
+
+
+def _history_path(config: Path, variables: Mapping[str, str]) -> Path:
+    """Where readouts are kept unless the user says so: where systemd wants them, or beside us."""
+    folder = variables.get("STATE_DIRECTORY")
+    return Path(folder) / "history.db" if folder else config.with_suffix(".history.db")
 
 
 def _section(data: Mapping[str, object], name: str) -> dict[str, Any]:

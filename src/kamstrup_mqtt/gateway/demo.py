@@ -6,13 +6,15 @@ What it shows are the messages that came out of the broker, as any other client 
 import asyncio
 import contextlib
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 from aiomqtt import Client
 
 from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.errors import KamstrupError
-from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, MeterConfig
+from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, HistoryConfig, MeterConfig
 from kamstrup_mqtt.gateway.run import run_gateway
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
 from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
@@ -20,6 +22,7 @@ from kamstrup_mqtt.simulator import Line, SimulatedMeter, serve_tcp
 HOST = "127.0.0.1"
 TOPIC = "kamstrup"
 INTERVAL_S = 5.0
+_KEEP_S = 3600.0
 SPEED = 60.0  # a minute of the house each second, so that one can watch its counters grow
 PARAMETERS = (
     "energy", "volume", "power", "flow", "temp1", "temp2", "tempdiff",
@@ -40,15 +43,25 @@ async def run_demo(broker_port: int, show: Callable[[str, str], None]) -> None:
     """
     meter = SimulatedMeter(speed=SPEED)
     line = Line(pace=True, echo=True, turnaround_s=0.07)
-    async with _broker(broker_port), serve_tcp(meter, line=line) as port:
-        meters = (MeterConfig(SINGLE_METER, port, register_numbers(PARAMETERS), INTERVAL_S, TOPIC),)
-        settings = MqttSettings(host=HOST, port=broker_port, topic=TOPIC, retain=True)
-        async with Client(HOST, broker_port, identifier="kamstrup-mqtt-demo-watcher") as watcher:
-            await watcher.subscribe(f"{TOPIC}/#")
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_show_all(watcher, show))
-                quiet = HomeAssistantSettings(discovery=False)
-                tasks.create_task(run_gateway(Config(settings, meters, quiet)))
+    watching = Client(HOST, broker_port, identifier="kamstrup-mqtt-demo-watcher")
+    async with (
+        _broker(broker_port),
+        serve_tcp(meter, line=line) as port,
+        watching as watcher,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await watcher.subscribe(f"{TOPIC}/#")
+        tasks.create_task(_show_all(watcher, show))
+        tasks.create_task(_run_gateway(port, broker_port))
+
+
+async def _run_gateway(port: str, broker_port: int) -> None:
+    meters = (MeterConfig(SINGLE_METER, port, register_numbers(PARAMETERS), INTERVAL_S, TOPIC),)
+    settings = MqttSettings(host=HOST, port=broker_port, topic=TOPIC, retain=True)
+    quiet = HomeAssistantSettings(discovery=False)
+    with tempfile.TemporaryDirectory(prefix="kamstrup-mqtt-") as folder:
+        history = HistoryConfig(Path(folder) / "history.db", _KEEP_S)
+        await run_gateway(Config(settings, meters, history, quiet))
 
 
 async def _show_all(watcher: Client, show: Callable[[str, str], None]) -> None:

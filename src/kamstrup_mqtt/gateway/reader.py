@@ -1,6 +1,6 @@
 """Reads one meter for ever: on the clock, and when somebody asks for it.
 
-What it reads and how the meter is doing goes onto boards, which the outputs follow.
+What it reads goes into the history, how the meter is doing onto a board; outputs follow both.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
 from kamstrup_mqtt.meter import LinkMonitor, MeterSession
 from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.status import MeterStatus
-from kamstrup_mqtt.store import Board
+from kamstrup_mqtt.store import Board, History
 
 STANDBY_S = 30 * 60  # without a question for so long, a meter goes to sleep (kmp.md, 1)
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
@@ -32,16 +32,14 @@ class Reader:
 
     Args:
         meter: what to read, and when.
-        readouts: where to put what was read.
+        history: where to write what was read.
         statuses: where to put how the meter is doing.
 
     """
 
-    def __init__(
-        self, meter: MeterConfig, readouts: Board[Readout], statuses: Board[MeterStatus]
-    ) -> None:
+    def __init__(self, meter: MeterConfig, history: History, statuses: Board[MeterStatus]) -> None:
         self._meter = meter
-        self._readouts = readouts
+        self._history = history
         self._statuses = statuses
         self._session = MeterSession(meter.port)
         self._monitor = LinkMonitor()
@@ -124,7 +122,7 @@ class Reader:
             self._last_readout = readout.time
         self._report()
         if readout.readings:
-            self._readouts.put(self._meter.name, readout)
+            await self._history.append(self._meter.name, readout)
         return None
 
     async def _wait(self, wake: float) -> tuple[int, ...]:

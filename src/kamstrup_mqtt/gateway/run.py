@@ -14,9 +14,8 @@ from kamstrup_mqtt.gateway.commands import COMMANDS
 from kamstrup_mqtt.gateway.config import Config
 from kamstrup_mqtt.gateway.reader import Reader
 from kamstrup_mqtt.outputs import MqttOutput, Publication
-from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.status import MeterStatus
-from kamstrup_mqtt.store import Board
+from kamstrup_mqtt.store import Board, History
 
 _END_S = 1.5  # a clean end takes no longer, whatever hangs
 _LONGEST_LINE = 200  # of what others sent, in the log
@@ -43,9 +42,9 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 async def run_gateway(config: Config) -> None:
     """Read every meter at its interval and publish, until cancelled."""
-    readouts: Board[Readout] = Board()
+    history = History(config.history.path, config.history.keep_s)
     statuses: Board[MeterStatus] = Board()
-    readers = {meter.name: Reader(meter, readouts, statuses) for meter in config.meters}
+    readers = {meter.name: Reader(meter, history, statuses) for meter in config.meters}
 
     def command(meter: str, name: str, payload: bytes) -> bool:
         try:
@@ -57,12 +56,16 @@ async def run_gateway(config: Config) -> None:
 
     publications = [Publication(m.name, m.topic, m.registers) for m in config.meters]
     output = MqttOutput(
-        config.mqtt, config.homeassistant, publications, readouts, statuses, command=command
+        config.mqtt, config.homeassistant, publications, history, statuses, command=command
     )
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(output.run())
-        for reader in readers.values():
-            tasks.create_task(reader.run())
+    try:
+        await history.open()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(output.run())
+            for reader in readers.values():
+                tasks.create_task(reader.run())
+    finally:
+        await history.close()
 
 
 def _printable(text: str) -> str:

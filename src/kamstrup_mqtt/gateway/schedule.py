@@ -6,6 +6,9 @@ import re
 INTERVAL = "minutes such as 28, or 30s, 5m, 1h; from 1 second to 7 days"
 
 _INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+_KEEP = re.compile(r"(\d{1,6})\s*([dwy])")
+_DAYS = {"d": 1, "w": 7, "y": 365}
+_LONGEST_DAYS = 100 * 365
 _LONGEST_S = 7 * 86400.0
 _SECONDS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
@@ -20,6 +23,14 @@ def interval_seconds(text: str) -> float:
     if not 1 <= seconds <= _LONGEST_S:
         raise ValueError
     return seconds
+
+
+def keep_seconds(text: str) -> float:
+    """Seconds, from 90d, 8w or 2y. Raises ValueError."""
+    match = _KEEP.fullmatch(text.strip().lower())
+    if not match or not 1 <= (days := int(match[1]) * _DAYS[match[2]]) <= _LONGEST_DAYS:
+        raise ValueError
+    return days * 86400.0
 
 
 def next_due(now: float, utc_offset_s: float, interval_s: float, previous: float | None) -> float:

@@ -144,6 +144,13 @@ class Session:
             await self._client.publish(topic, payload, qos, retain, properties)
             return self._client.refusal
 
+    async def confirm(self) -> None:
+        """Wait until the broker has taken all that was published before, at any QoS.
+
+        It works off one connection in order, and answers this with a message to us alone.
+        """
+        await self._client.unsubscribe("$nothing")
+
     async def subscribe(self, topics: list[str]) -> dict[str, str]:
         """Subscribe to `topics`; gives those the broker refused, each with the reason."""
         codes = await self._client.subscribe([(topic, 1) for topic in topics])

@@ -16,13 +16,16 @@ from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, con
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.status import MeterStatus
-from kamstrup_mqtt.store import Board
+from kamstrup_mqtt.store import Board, History
 
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 15.0
 # A connection that held so long lets the waits start over. One that is thrown out again and again,
 # as by another client of the same name, does not.
 _HELD_S = 5.0
+_OUTPUT = "mqtt"  # the name of our cursor
+_BACKLOG = "backlog"
+_BATCH = 50  # readouts that are delivered between two notes of how far we are
 _BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
 _BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
 COMMAND_TOPICS = ("read", "poll_interval")  # the last parts of their topics
@@ -52,7 +55,7 @@ class MqttOutput:
         settings: where and how to publish.
         homeassistant: whether and how to announce the meters to Home Assistant.
         publications: the meters.
-        readouts: what they measured.
+        history: what they measured.
         statuses: how they are doing.
         command: carries out what users ask for.
 
@@ -63,14 +66,14 @@ class MqttOutput:
         settings: MqttSettings,
         homeassistant: HomeAssistantSettings,
         publications: Sequence[Publication],
-        readouts: Board[Readout],
+        history: History,
         statuses: Board[MeterStatus],
         *,
         command: Command,
     ) -> None:
         self._settings = settings
         self._publications = {meter.meter: meter for meter in publications}
-        self._readouts = readouts
+        self._history = history
         self._statuses = statuses
         self._command = command
         self._status_topic = f"{settings.topic}/status"
@@ -86,7 +89,10 @@ class MqttOutput:
             )
             for meter in publications
         }
-        self._cursor = 0
+        self._cursor = 0  # on the board
+        self._delivered: set[int] = set()  # sequence numbers published live
+        self._late_until = 0  # up to this sequence number, what is undelivered is late
+        self._news = asyncio.Event()
         self._said = ""
         self._warned: set[str] = set()  # topics
         self._lasting: dict[str, bytes] = {}  # the commands that the broker keeps, by topic
@@ -140,6 +146,7 @@ class MqttOutput:
                     tasks.create_task(self._listen(session, tasks))
                     tasks.create_task(self._follow_statuses(session))
                     tasks.create_task(self._follow_readouts(session))
+                    tasks.create_task(self._drain(session))
             except asyncio.CancelledError:
                 await session.say_goodbye(self._status_topic, "offline")
                 raise
@@ -155,15 +162,52 @@ class MqttOutput:
                 cursor = entry.sequence
 
     async def _follow_readouts(self, session: Session) -> None:
+        """Publish the latest readout of each meter as soon as it is there."""
         cursor = 0 if self._settings.retain else self._cursor
         for meter in self._publications:
             await self._announce(session, meter, states=True)
         while True:
-            for entry in await self._readouts.after(cursor):
-                await self._publish_values(session, entry.meter, entry.content)
-                self._devices[entry.meter].note_readout(entry.content)
+            for entry in await self._history.live.after(cursor):
+                await self._publish_values(session, entry.meter, entry.content.readout)
+                if entry.content.sequence:
+                    self._delivered.add(entry.content.sequence)
+                    self._late_until = max(self._late_until, entry.content.sequence)
+                    self._news.set()
+                self._devices[entry.meter].note_readout(entry.content.readout)
                 await self._announce(session, entry.meter, states=True)
                 cursor = self._cursor = entry.sequence
+
+    async def _drain(self, session: Session) -> None:
+        """Deliver what was missed, oldest first, and note for good how far that has got."""
+        history = self._history
+        cursor = await history.cursor(_OUTPUT)
+        self._late_until = max(self._late_until, await history.head())
+        told = False
+        while True:
+            self._news.clear()
+            begun = cursor
+            for stored in await history.after(cursor, _BATCH):
+                if stored.sequence > self._late_until:
+                    break  # its turn on the live topic is still to come
+                publication = self._publications.get(stored.meter)
+                if stored.sequence not in self._delivered and publication is not None:
+                    if not told:
+                        _log.info("Delivering readouts that were missed to %s", _BACKLOG)
+                        told = True
+                    await self._say(
+                        session,
+                        f"{publication.topic}/{_BACKLOG}",
+                        stored.readout.to_json(),
+                        qos=max(1, self._settings.qos),
+                        retain=False,
+                    )
+                cursor = stored.sequence
+            if cursor > begun:
+                await history.advance(_OUTPUT, cursor)
+                self._delivered = {number for number in self._delivered if number > cursor}
+            else:
+                told = False
+                await self._news.wait()
 
     async def _publish_values(self, session: Session, meter: str, readout: Readout) -> None:
         settings, publication = self._settings, self._publications[meter]
@@ -182,6 +226,8 @@ class MqttOutput:
             await self._say(
                 session, topic, payload, qos=settings.qos, retain=retain, expiry_s=expiry_s
             )
+        if settings.qos == 0:
+            await session.confirm()
 
     async def _announce(self, session: Session, meter: str, *, states: bool = False) -> None:
         """Tell Home Assistant of the meter if there is news, and, if wanted, what it shows now."""

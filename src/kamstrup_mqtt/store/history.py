@@ -1,0 +1,328 @@
+"""The history of readouts on disk: written before any output sees them, and followed by cursors.
+
+SQLite in WAL mode with one writer, in a thread of its own. A disk that fails is survived: readouts
+wait in memory until it works again. It knows no output.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, TypeVar
+
+from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.readout import Readout
+from kamstrup_mqtt.store.board import Board
+from kamstrup_mqtt.store.codec import Row, decode, encode
+
+VERSION = 1
+MOST_BYTES = 1 << 30  # what is undelivered goes only when the file is larger than this
+_MOST_WAITING = 5000  # readouts in memory while the disk fails
+_PRUNE_S = 3600.0
+_PRUNED = 1000  # readouts that are removed at once when there are too many bytes
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A readout as stored: its place in the order, the configured meter, and itself.
+
+    `sequence` is 0 for a readout that could not be written yet.
+    """
+
+    sequence: int
+    meter: str
+    readout: Readout
+
+
+class History:
+    """The readouts of all meters, in the order they were taken.
+
+    Args:
+        path: the file; its folder is made when it is missing.
+        keep_s: seconds for which readouts are kept.
+
+    """
+
+    def __init__(self, path: Path, keep_s: float) -> None:
+        self.live: Board[Stored] = Board()  # the latest of each meter, for who follows it live
+        self._path = path
+        self._keep_s = keep_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
+        self._database: sqlite3.Connection | None = None
+        self._lock: IO[bytes] | None = None
+        self._waiting: deque[tuple[str, Row]] = deque(maxlen=_MOST_WAITING)
+        self._trouble = ""
+        self._prune_at = 0.0
+        self._last = 0  # sequence number
+        self._sound = False  # whether the file was checked
+        self._ours = False  # whether we have had it open
+
+    async def open(self) -> None:
+        """Open the file, make it if it is missing, set it aside if it is damaged.
+
+        A disk that does not work is only told, and tried again with each readout.
+
+        Raises:
+            UsageError: another gateway uses it, or a newer version made it.
+
+        """
+        await self._run(self._try, self._connect)
+
+    async def close(self) -> None:
+        """Close the file; what still waits is written if that is possible."""
+        if self._ours:
+            await self._run(self._try, self._write_waiting)
+        await self._run(self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    async def append(self, meter: str, readout: Readout) -> None:
+        """Write a readout of the meter with this configured name, then show it to followers."""
+        row = encode(readout)
+        sequence = await self._run(self._try, lambda: self._write(meter, row))
+        self.live.put(meter, Stored(sequence or 0, meter, readout))
+
+    async def after(self, sequence: int, most: int) -> list[Stored]:
+        """At most `most` readouts behind `sequence`, oldest first; none while the disk fails."""
+        return await self._run(self._try, lambda: self._read(sequence, most)) or []
+
+    async def head(self) -> int:
+        """The sequence number of the latest readout; 0 before the first."""
+        return await self._run(self._try, self._head) or 0
+
+    async def cursor(self, output: str) -> int:
+        """How far an output has got; 0 before everything."""
+        return await self._run(self._try, lambda: self._cursor(output)) or 0
+
+    async def advance(self, output: str, sequence: int) -> None:
+        """Note for good that an output has got as far as `sequence`."""
+        await self._run(self._try, lambda: self._advance(output, sequence))
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    # What follows runs in the thread.
+
+    def _try(self, work: Callable[[], T]) -> T | None:
+        """Do `work`; None when the disk does not let us, which is told once."""
+        try:
+            try:
+                result = work()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._set_aside(str(error))
+                result = work()
+        except (sqlite3.Error, OSError, UsageError) as error:
+            if isinstance(error, UsageError) and not self._ours:
+                raise
+            self._disconnect()
+            trouble = (isinstance(error, OSError) and error.strerror) or str(error)
+            if trouble != self._trouble:
+                self._trouble = trouble
+                _log.warning(
+                    "History %s cannot be written: %s. Readouts wait in memory, at most %d of "
+                    "them: make room on the disk, or see who may write there",
+                    self._path,
+                    trouble,
+                    _MOST_WAITING,
+                )
+            return None
+        if self._trouble and not self._waiting:
+            self._trouble = ""
+            _log.info("History %s: written again, with what had waited", self._path)
+        return result
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._database is not None:
+            return self._database
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        lock = self._path.open("ab")  # held until the end, beside SQLite's own locks
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise UsageError(
+                f"history {self._path} is in use by another kamstrup-mqtt: stop that one, or set "
+                "history.path to another file"
+            ) from error
+        self._lock = lock
+        with contextlib.suppress(PermissionError):
+            self._path.chmod(0o640)
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._database = database
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")  # a power cut takes nothing that is written
+        database.execute("PRAGMA cache_size = -256")
+        if not self._sound:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(f"malformed: {found}")
+            self._sound = True
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise UsageError(f"history {self._path} is of a newer kamstrup-mqtt: update this one")
+        if version == 0:
+            schema = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
+            database.executescript(f"BEGIN; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
+            # After a file that was set aside the numbers go on, for the outputs know them.
+            database.execute("INSERT INTO sqlite_sequence VALUES ('readout', ?)", (self._last,))
+        self._ours = True
+        return database
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _set_aside(self, damage: str) -> None:
+        self._disconnect()
+        self._sound = False
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + suffix).rename(f"{aside}{suffix}")
+        _log.error(
+            "History %s is damaged (%s). It is set aside as %s, and a new one is begun",
+            self._path,
+            damage,
+            aside,
+        )
+
+    def _write(self, meter: str, row: Row) -> int:
+        """Write a readout, and what waits before it; give its sequence number."""
+        if (meter, row) not in self._waiting:  # for this may be the second try
+            self._waiting.append((meter, row))
+        return self._write_waiting()
+
+    def _write_waiting(self) -> int:
+        database = self._connect()
+        if self._waiting:
+            with _transaction(database):
+                for meter, row in self._waiting:
+                    self._last = _insert(database, meter, row)
+            self._waiting.clear()
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + _PRUNE_S
+            self._prune(database)
+        return self._last
+
+    def _read(self, sequence: int, most: int) -> list[Stored]:
+        rows = self._connect().execute(
+            "SELECT sequence, name, identity, columns, taken, utc_offset, digits FROM readout "
+            "JOIN meter ON meter.id = readout.meter JOIN layout ON layout.id = readout.layout "
+            "WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            (sequence, most),
+        )
+        return [Stored(number, name, decode(Row(*row))) for number, name, *row in rows]
+
+    def _head(self) -> int:
+        (head,) = self._connect().execute("SELECT max(sequence) FROM readout").fetchone()
+        return head or 0
+
+    def _cursor(self, output: str) -> int:
+        row = self._connect().execute(
+            "SELECT sequence FROM cursor WHERE output = ?", (output,)
+        ).fetchone()  # fmt: skip
+        return row[0] if row else 0
+
+    def _advance(self, output: str, sequence: int) -> None:
+        self._connect().execute(
+            "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE "
+            "SET sequence = excluded.sequence",
+            (output, sequence),
+        )
+
+    def _prune(self, database: sqlite3.Connection) -> None:
+        """Remove what is delivered and too old; the undelivered only when there is no room."""
+        (delivered,) = database.execute("SELECT min(sequence) FROM cursor").fetchone()
+        oldest = int((time.time() - self._keep_s) * 1e6)
+        database.execute(
+            "DELETE FROM readout WHERE sequence <= ? AND taken < ?", (delivered or 0, oldest)
+        )
+        while _bytes(database) > MOST_BYTES:
+            removed = database.execute(
+                "DELETE FROM readout WHERE sequence IN "
+                "(SELECT sequence FROM readout ORDER BY sequence LIMIT ?)",
+                (_PRUNED,),
+            ).rowcount
+            _log.warning(
+                "History %s has grown beyond %d MB: its %d oldest readouts are removed",
+                self._path,
+                MOST_BYTES >> 20,
+                removed,
+            )
+            if removed < _PRUNED:
+                break
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _insert(database: sqlite3.Connection, meter: str, row: Row) -> int:
+    def number(table: str, names: str, *values: str) -> int:
+        marks = ", ".join("?" * len(values))
+        where = " AND ".join(f"{name} = ?" for name in names.split(", "))
+        query = f"SELECT id FROM {table} WHERE {where}"  # noqa: S608 - our own names only
+        found = database.execute(query, values).fetchone()
+        if found is None:
+            database.execute(
+                f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608
+                values,
+            )
+            found = database.execute(query, values).fetchone()
+        return int(found[0])
+
+    return (
+        database.execute(
+            "INSERT INTO readout (meter, layout, taken, utc_offset, digits) VALUES (?, ?, ?, ?, ?)",
+            (
+                number("meter", "name, identity", meter, row.identity),
+                number("layout", "columns", row.columns),
+                row.taken,
+                row.utc_offset,
+                row.digits,
+            ),
+        ).lastrowid
+        or 0
+    )
+
+
+def _bytes(database: sqlite3.Connection) -> int:
+    """The bytes in use, without pages that are free again."""
+    pages, free, size = (
+        database.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "malformed" in str(error)
