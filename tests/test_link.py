@@ -1,9 +1,13 @@
 """Ports that cannot be opened: what is said, and what to check."""
 
+import asyncio
+import subprocess
+import sys
+
 import pytest
 
-from kamstrup_mqtt import PortError, open_meter
-from kamstrup_mqtt.simulator import SimulatedMeter, serve_pty
+from kamstrup_mqtt import NoAnswerError, PortError, open_meter
+from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_pty, serve_tcp
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,55 @@ async def test_a_port_that_another_program_reads_is_in_use() -> None:
         with pytest.raises(PortError, match="in use"):
             async with open_meter(path):
                 pass
+
+
+async def test_who_holds_the_port_is_named() -> None:
+    hold = (
+        "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, 2); print(); time.sleep(60)"
+    )
+    async with serve_pty(SimulatedMeter()) as path:
+        other = subprocess.Popen([sys.executable, "-c", hold, path], stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        await asyncio.to_thread(other.stdout.readline)
+        with pytest.raises(PortError, match=rf"in use: stop 'python.*' \(process {other.pid}\)"):
+            async with open_meter(path):
+                pass
+        other.kill()
+        await asyncio.to_thread(other.communicate)
+
+
+async def test_a_connection_that_died_without_a_word_is_made_anew() -> None:
+    """The first connection leads nowhere, as when a bridge lost its power; the second works."""
+    connections = 0
+
+    async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        target = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        if connections == 1:
+            await asyncio.sleep(60)
+        while data := await reader.read(99):
+            target[1].write(data)
+            writer.write(await target[0].read(999))
+
+    async with serve_tcp(SimulatedMeter()) as url:
+        server = await asyncio.start_server(bridge, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with open_meter(f"socket://127.0.0.1:{port}") as meter:
+            with pytest.raises(NoAnswerError):
+                await meter.read("energy")
+            assert (await meter.read("energy"))["energy"].unit == "GJ"
+        assert connections == 2
+        server.close()
+
+
+async def test_after_a_silence_another_meter_is_known_by_its_own_number() -> None:
+    simulated = SimulatedMeter(serial=1)
+    async with serve_tcp(simulated) as url, open_meter(url) as meter:
+        assert (await meter.read("energy")).meter.serial == "1"
+        simulated.faults[Fault.SILENT] = 1.0  # the head is moved over
+        with pytest.raises(NoAnswerError):
+            await meter.read("energy")
+        simulated.faults.clear()
+        simulated.serial = 2
+        assert (await meter.read("energy")).meter.serial == "2"

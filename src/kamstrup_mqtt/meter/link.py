@@ -13,6 +13,7 @@ import pwd
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -179,12 +180,25 @@ def _explain(port: str, error: Exception) -> str:
         case errno.EACCES | errno.EPERM:
             return f"no permission to open {port}: {_membership(port)}"
         case errno.EBUSY | errno.EAGAIN:
-            return f"{port} is in use: stop the other program that reads it"
+            return f"{port} is in use: stop {_holder(port) or 'the other program that reads it'}"
         case errno.ENOTTY | errno.EISDIR | errno.EINVAL:
             return f"{port} is no serial port: find it with `kamstrup-mqtt ports`"
         case errno.EIO:
             return f"{port} was lost: unplugged, or taken by another program"
     return f"{port} cannot be used: {error}"
+
+
+def _holder(port: str) -> str | None:
+    """The other program that has `port` open, as far as we may know."""
+    device = os.path.realpath(port)
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
+        with contextlib.suppress(OSError):  # another user's, or just ended
+            if any(str(link.readlink()) == device for link in (process / "fd").iterdir()):
+                command = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                return f"'{command}' (process {process.name}), which reads it"
+    return None
 
 
 def _membership(port: str) -> str:

@@ -114,7 +114,13 @@ class MeterSession:
             if not self._link.is_open:
                 await self.open()
             self._faults, self._failed_tries, self._heard = [], 0, False
-            return await self._read(registers)
+            try:
+                return await self._read(registers)
+            except NoAnswerError:
+                # A peer that vanished without a word looks the same, and who answers next may be
+                # another meter: begin anew.
+                await self.close()
+                raise
 
     async def _read(self, registers: tuple[int, ...]) -> Readout:
         started = datetime.now(UTC).astimezone()
