@@ -55,7 +55,8 @@ async def test_home_assistant_finds_everything_with_the_first_readout(
     assert shown.keys() == {"energy", "volume", "temp1", "temp2"}
     own = {
         "link_state", "last_readout", "signal_quality", "telegrams", "crc_errors", "damaged",
-        "timeouts", "retries", "problem", "read_now", "poll_interval",
+        "timeouts", "retries", "implausible", "today_telegrams", "today_bytes", "problem",
+        "read_now", "poll_interval",
     }  # fmt: skip
     assert content["components"].keys() == shown.keys() | own
     state = json.loads(kept["kamstrup/state"])

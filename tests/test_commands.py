@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kamstrup_mqtt import UsageError
-from kamstrup_mqtt.gateway.commands import COMMANDS, wanted_interval, wanted_registers
+from kamstrup_mqtt.gateway.commands import COMMANDS, wanted_interval, wanted_readout
 from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
 
 
@@ -28,7 +28,7 @@ from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
     ],
 )
 def test_what_a_message_on_read_limits_the_readout_to(payload: str, registers: object) -> None:
-    found = wanted_registers(payload.encode("latin-1"))
+    found = wanted_readout(payload.encode("latin-1")).registers
     assert found == registers or (registers == "all" and found is not None and len(found) > 100)
 
 
@@ -37,7 +37,18 @@ def test_what_a_message_on_read_limits_the_readout_to(payload: str, registers: o
 )
 def test_lists_that_name_no_parameters_are_refused(payload: str) -> None:
     with pytest.raises(UsageError):
-        wanted_registers(payload.encode())
+        wanted_readout(payload.encode())
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("30m", 1800), ("10", 600), ("7h", 25200)])
+def test_reading_faster_for_a_time(given: str, seconds: float) -> None:
+    assert wanted_readout(json.dumps({"for": given}).encode()) == (None, seconds)
+
+
+@pytest.mark.parametrize("given", ["", None, [], "long", -1])
+def test_no_times(given: object) -> None:
+    with pytest.raises(UsageError, match="a time such as 30m"):
+        wanted_readout(json.dumps({"for": given}).encode())
 
 
 @pytest.mark.parametrize(
@@ -67,6 +78,9 @@ def test_no_payload_does_more_than_be_refused(payload: bytes) -> None:
     class Nobody:
         def read_now(self, registers: tuple[int, ...] | None = None) -> None:
             assert registers is None or all(0 <= number <= 0xFFFF for number in registers)
+
+        def read_faster(self, seconds: float) -> None:
+            assert 1 <= seconds <= 86400
 
         def set_interval(self, seconds: float | None) -> None:
             assert seconds is None or 1 <= seconds <= 7 * 86400

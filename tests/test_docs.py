@@ -12,7 +12,7 @@ import yaml
 
 from kamstrup_mqtt import catalog
 from kamstrup_mqtt.cli.main import cli
-from kamstrup_mqtt.gateway.commands import wanted_registers
+from kamstrup_mqtt.gateway.commands import wanted_readout
 from kamstrup_mqtt.gateway.config import _SECTIONS, load_config
 from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
 from kamstrup_mqtt.status import LinkState
@@ -87,7 +87,7 @@ def test_the_node_red_flow_listens_where_we_publish() -> None:
     nodes = {node["id"]: node for node in json.loads((ROOT / "docs/nodered-flow.json").read_text())}
     assert nodes["heat-values"]["topic"] == "kamstrup/values"
     assert nodes["heat-read"]["topic"] == "kamstrup/read"
-    assert wanted_registers(nodes["heat-button"]["payload"].encode()) == (80, 60)
+    assert wanted_readout(nodes["heat-button"]["payload"].encode()).registers == (80, 60)
 
 
 def test_the_states_are_those_of_the_readme() -> None:

@@ -112,7 +112,7 @@ async def test_several_meters_and_a_log_file(
 mqtt: {{host: 127.0.0.1, port: {broker.port}, topic: heat}}
 meters:
 - {{name: left, port: "{left}", parameters: serial_number, poll_interval: 1h}}
-- {{name: right, port: "{right}", parameters: serial_number, poll_interval: 1h}}
+- {{name: right, port: "{right}", parameters: serial_number, poll_interval: 1h, keep_awake: false}}
 log: {{level: warning, file: logs/gateway.log}}
 """)
         gateway = background("run", cwd=tmp_path)

@@ -32,6 +32,16 @@ class Counters:
     damaged: int = 0  # answers unusable for another reason
     timeouts: int = 0  # telegrams without any answer
     retries: int = 0  # telegrams that repeated another one
+    implausible: int = 0  # totals that could not be, and were asked for again
+    bytes: int = 0  # sent and received
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """What this day has cost the meter so far."""
+
+    telegrams: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class MeterStatus:
         interval_s: seconds from one readout to the next.
         quality: percent of the latest telegrams that got a usable answer, None before the first.
         counters: telegrams and faults since the program began.
+        today: telegrams and bytes since midnight.
 
     """
 
@@ -62,6 +73,7 @@ class MeterStatus:
     interval_s: float
     quality: int | None
     counters: Counters = field(default_factory=Counters)
+    today: Today = field(default_factory=Today)
 
     def to_json(self) -> str:
         """One JSON object, as on `<topic>/state`."""
@@ -77,6 +89,7 @@ class MeterStatus:
                 "poll_interval": _number(self.interval_s),
                 "signal_quality": self.quality,
                 "counters": asdict(self.counters),
+                "today": asdict(self.today),
             },
             ensure_ascii=False,
         )

@@ -83,6 +83,7 @@ _BY_NAME: Mapping[str, Register] = {
 _NAMES = tuple(register.name for register in REGISTERS.values())
 
 INFO_CODE = _BY_NAME["info_code"].number
+FLOW = _BY_NAME["flow"].number
 VOLUME = _BY_NAME["volume"].number
 # Registers that hold only the low digits of a total, and the register with the whole of it.
 FINE_REGISTERS: Mapping[int, int] = {

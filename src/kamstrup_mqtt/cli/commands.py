@@ -141,9 +141,10 @@ def check(path: Path) -> None:
         show.complain(warning)
     print(f"{path} is fine: broker {config.mqtt.address}, topic {config.mqtt.topic}")
     for meter in config.meters:
+        when = f"at {meter.poll_at}" if meter.poll_at else f"every {duration(meter.interval_s)}"
         print(
             f"{meter.name}: {len(meter.registers)} registers from {meter.port} "
-            f"every {duration(meter.interval_s)} to {meter.topic}/values"
+            f"{when} to {meter.topic}/values"
         )
 
 

@@ -5,7 +5,7 @@ Everything that cannot be meant raises `UsageError`; nothing else ever comes out
 
 import json
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.errors import UsageError
@@ -13,6 +13,7 @@ from kamstrup_mqtt.gateway.schedule import INTERVAL, interval_seconds
 
 _LONGEST = 4096  # bytes; every register by its number takes less
 _SHOWN = 40
+_LONGEST_HURRY_S = 86400.0
 
 
 class Commanded(Protocol):
@@ -21,12 +22,25 @@ class Commanded(Protocol):
     def read_now(self, registers: tuple[int, ...] | None = None) -> None:
         """Make a readout now, of all configured registers or of these."""
 
+    def read_faster(self, seconds: float) -> None:
+        """Make readouts at the active interval for so long."""
+
     def set_interval(self, seconds: float | None) -> None:
         """Read at another interval, or with None at the configured one again."""
 
 
+class Wanted(NamedTuple):
+    """What a message on `<topic>/read` asks for."""
+
+    registers: tuple[int, ...] | None = None  # None is all that are configured
+    hurry_s: float | None = None  # for how long to go on reading faster
+
+
 def _read(reader: Commanded, payload: bytes) -> None:
-    reader.read_now(wanted_registers(payload))
+    wanted = wanted_readout(payload)
+    if wanted.hurry_s is not None:
+        reader.read_faster(wanted.hurry_s)
+    reader.read_now(wanted.registers)
 
 
 def _poll_interval(reader: Commanded, payload: bytes) -> None:
@@ -40,24 +54,31 @@ COMMANDS: dict[str, Callable[[Commanded, bytes], None]] = {
 }
 
 
-def wanted_registers(payload: bytes) -> tuple[int, ...] | None:
-    """The registers a message on `<topic>/read` limits a readout to; None when it does not.
+def wanted_readout(payload: bytes) -> Wanted:
+    """What a message on `<topic>/read` asks for: whatever it says, a readout now.
+
+    A list of parameters limits the readout; `{"for": "30m"}` asks for more of them.
 
     Raises:
-        UsageError: it is a list, but not one of parameters.
+        UsageError: it is a list, but not one of parameters, or a time that is none.
 
     """
-    if len(payload) > _LONGEST:
-        return None
     try:
-        wanted = json.loads(payload)
+        content = json.loads(payload) if len(payload) <= _LONGEST else None
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(wanted, list) or not wanted:
-        return None
-    if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in wanted):
-        raise UsageError("a list of parameters holds names and register numbers only")
-    return register_numbers(wanted)
+        content = None
+    if isinstance(content, list) and content:
+        if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in content):
+            raise UsageError("a list of parameters holds names and register numbers only")
+        return Wanted(registers=register_numbers(content))
+    if isinstance(content, dict) and "for" in content:
+        try:
+            seconds = interval_seconds(str(content["for"]))
+        except ValueError as error:
+            given = str(content["for"])[:_SHOWN]
+            raise UsageError(f"'for' takes a time such as 30m, got {given!r}") from error
+        return Wanted(hurry_s=min(seconds, _LONGEST_HURRY_S))
+    return Wanted()
 
 
 def wanted_interval(payload: bytes) -> float | None:

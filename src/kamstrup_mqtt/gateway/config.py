@@ -18,7 +18,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kamstrup_mqtt.catalog import ALL, register_number, register_numbers
 from kamstrup_mqtt.errors import KamstrupError, UsageError, did_you_mean
-from kamstrup_mqtt.gateway.schedule import INTERVAL, interval_seconds, keep_seconds
+from kamstrup_mqtt.gateway.schedule import (
+    INTERVAL,
+    cron_expression,
+    interval_seconds,
+    keep_seconds,
+    longest_gap,
+)
 from kamstrup_mqtt.gateway.source import KeyPath, Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
@@ -91,18 +97,28 @@ class _SerialDevice(_Section):
     com_port: _Port
 
 
-class _Kamstrup(_Section):
+class _Reading(_Section):
     parameters: _Parameters
-    poll_interval: _Interval
+    poll_interval: _Interval | None = Field(default=None, description=INTERVAL)
+    poll_at: Annotated[
+        str | None,
+        BeforeValidator(lambda value: cron_expression(str(value))),
+        Field(description="minutes past the hour such as 59, or five fields as for cron"),
+    ] = None
+    active_interval: _Interval | None = Field(default=None, description=INTERVAL)
+    max_readings_per_day: int | None = Field(default=None, ge=1, description="a number from 1")
+    keep_awake: bool | None = Field(default=None, description="true or false")
 
 
-class _Meter(_Section):
+class _Kamstrup(_Reading):
+    """The registers and the schedule of the only meter."""
+
+
+class _Meter(_Reading):
     name: str = Field(
         pattern=r"^[^+#/\s\x00]+$", description="a name without blanks, slashes, + and #"
     )
     port: _Port
-    parameters: _Parameters
-    poll_interval: _Interval
 
 
 class _History(_Section):
@@ -157,13 +173,20 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class MeterConfig:
-    """A meter to read: its name in logs, its port, registers, interval and base topic."""
+    """A meter to read: its name in logs, its port, registers, schedule and base topic.
+
+    `interval_s` is the longest time between two readings, also where `poll_at` says when they are.
+    """
 
     name: str
     port: str
     registers: tuple[int, ...]
     interval_s: float
     topic: str
+    poll_at: str | None = None
+    active_interval_s: float | None = None
+    max_readings_per_day: int | None = None
+    keep_awake: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +229,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     source.read_environment(variables)
     _drop_empty(source.data)
     _check_meters(source)
+    _check_schedules(source)
     _check_files(source)
     try:
         content = _File.model_validate(source.data)
@@ -230,19 +254,24 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
 def _meters(content: _File) -> tuple[MeterConfig, ...]:
     topic = content.mqtt.topic
     if content.serial_device and content.kamstrup:
-        kamstrup = content.kamstrup
-        registers = register_numbers(kamstrup.parameters)
-        port = content.serial_device.com_port
-        return (MeterConfig(SINGLE_METER, port, registers, kamstrup.poll_interval, topic),)
+        return (_meter(SINGLE_METER, content.serial_device.com_port, topic, content.kamstrup),)
     return tuple(
-        MeterConfig(
-            meter.name,
-            meter.port,
-            register_numbers(meter.parameters),
-            meter.poll_interval,
-            f"{topic}/{meter.name}",
-        )
-        for meter in content.meters
+        _meter(meter.name, meter.port, f"{topic}/{meter.name}", meter) for meter in content.meters
+    )
+
+
+def _meter(name: str, port: str, topic: str, reading: _Reading) -> MeterConfig:
+    at = reading.poll_at
+    return MeterConfig(
+        name,
+        port,
+        register_numbers(reading.parameters),
+        longest_gap(at) if at else reading.poll_interval or 0.0,
+        topic,
+        at,
+        reading.active_interval,
+        reading.max_readings_per_day,
+        reading.keep_awake,
     )
 
 
@@ -289,6 +318,21 @@ def _check_meters(source: Source) -> None:
             if isinstance(value, str) and value in seen:
                 source.fault(("meters", index, key), f"'{value}' is used by another meter")
             seen.add(value)
+
+
+def _check_schedules(source: Source) -> None:
+    """Every meter has either an interval or moments."""
+    places: list[tuple[KeyPath, object]] = [(("kamstrup",), source.data.get("kamstrup"))]
+    meters = source.data.get("meters")
+    for index, meter in enumerate(meters if isinstance(meters, list) else []):
+        places.append((("meters", index), meter))
+    for place, content in places:
+        if not isinstance(content, dict):
+            continue
+        if "poll_at" in content and "poll_interval" in content:
+            source.fault((*place, "poll_at"), "give either poll_interval or poll_at")
+        elif "poll_at" not in content and "poll_interval" not in content:
+            source.fault((*place, "poll_interval"), f"required, but missing; expected {INTERVAL}")
 
 
 def _check_files(source: Source) -> None:

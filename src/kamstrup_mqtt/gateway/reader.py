@@ -5,24 +5,31 @@ What it reads goes into the history, how the meter is doing onto a board; output
 
 import asyncio
 import logging
+import math
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from kamstrup_mqtt.catalog import INFO_CODE
+from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
 from kamstrup_mqtt.errors import KamstrupError, PortError
 from kamstrup_mqtt.gateway.config import MeterConfig
-from kamstrup_mqtt.gateway.schedule import duration, next_due, retry_delay
+from kamstrup_mqtt.gateway.freshness import Freshness
+from kamstrup_mqtt.gateway.plausibility import Plausibility
+from kamstrup_mqtt.gateway.schedule import Budget, duration, next_at, next_due, retry_delay
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
-from kamstrup_mqtt.meter import LinkMonitor, MeterSession
-from kamstrup_mqtt.readout import MeterIdentity, Readout
-from kamstrup_mqtt.status import MeterStatus
+from kamstrup_mqtt.meter import SLEEPY_S, LinkMonitor, MeterSession
+from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
+from kamstrup_mqtt.status import Counters, MeterStatus, Today
 from kamstrup_mqtt.store import Board, History
 
-STANDBY_S = 30 * 60  # without a question for so long, a meter goes to sleep (kmp.md, 1)
+# What users report; nobody has measured it.
+BATTERY_MIN = 15
+_DAY_S = 86400.0
+_ACTIVE_S = 30.0  # where somebody asks for faster readings and no interval is configured
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
 _NAMED = 8  # missing registers that a line of the log names
-_NAP_S = 60.0  # a long sleep looks at the clock now and then, for it may be set
+_NAP_S = 30.0  # a long sleep looks at the clock now and then, for it may be set
+_REMINDER_S = 3600.0  # how often the log repeats a fault that goes on
 
 _log = logging.getLogger(__name__)
 
@@ -38,82 +45,103 @@ class Reader:
     """
 
     def __init__(self, meter: MeterConfig, history: History, statuses: Board[MeterStatus]) -> None:
+        self.alive_at = time.monotonic()  # when its loop last went round
         self._meter = meter
         self._history = history
         self._statuses = statuses
         self._session = MeterSession(meter.port)
         self._monitor = LinkMonitor()
-        self._interval_s = meter.interval_s
+        self._freshness = Freshness(meter.registers)
+        self._plausibility = Plausibility()
+        self._budget = Budget(None, [])
+        self._interval_s: float | None = None  # as set over MQTT
+        self._hurry_until = 0.0  # unix time until which somebody wants faster readings
+        self._flowing = False
+        self._held_back = False
         self._asked = asyncio.Event()  # somebody wants something before the next reading is due
         self._wanted: dict[int, None] = {}  # the registers asked for, in order
         self._failures = 0
+        self._said: tuple[str, float] = ("", 0.0)  # the last fault in the log, and when
         self._reason = ""
         self._identity = MeterIdentity()
         self._last_readout: datetime | None = None
         self._missing: dict[str, str] = {}
+        self._today = _now().date()
+        self._at_midnight = Counters()
         self._info_code: int | None = None
+
+    @property
+    def interval_s(self) -> float:
+        """The longest time between two readings, in seconds."""
+        return self._interval_s or self._meter.interval_s
 
     def read_now(self, registers: tuple[int, ...] | None = None) -> None:
         """Make a readout now, of all configured registers or of these."""
         self._wanted |= dict.fromkeys(registers or self._meter.registers)
         self._asked.set()
 
+    def read_faster(self, seconds: float) -> None:
+        """Make readouts at the active interval for so long."""
+        self._hurry_until = time.time() + seconds
+        _log.info(
+            "%s: reading every %s for %s", self._meter.name, duration(self._active_s),
+            duration(seconds),
+        )  # fmt: skip
+        self._asked.set()
+
     def set_interval(self, seconds: float | None) -> None:
-        """Read at another interval, or with None at the configured one again."""
-        seconds = self._meter.interval_s if seconds is None else seconds
+        """Read at another interval, or with None at the configured moments again."""
         if seconds != self._interval_s:
             self._interval_s = seconds
-            _log.info("%s: reading every %s from now on", self._meter.name, duration(seconds))
-            self._warn_of_sleep()
+            self._introduce_plan()
             self._report()
             self._asked.set()
 
     async def run(self) -> None:
         """Read until cancelled; a meter or port that is absent is tried again."""
+        most = self._meter.max_readings_per_day
+        since = datetime.fromtimestamp(time.time() - _DAY_S, UTC)
+        taken = await self._history.times(self._meter.name, since) if most else []
+        self._budget = Budget(most, taken)
         _log.info(
-            "%s: reading %d registers from %s every %s",
+            "%s: reading %d registers from %s",
             self._meter.name,
             len(self._meter.registers),
             self._meter.port,
-            duration(self._interval_s),
         )
-        self._warn_of_sleep()
+        self._introduce_plan()
         due: float | None = None
-        registers: tuple[int, ...] = self._meter.registers
         try:
+            registers = await self._wait(time.time())
             while True:
                 fault = await self._read(registers)
                 due = wake = self._next_due(due)
                 if fault is not None:
                     wake = min(due, time.time() + self._retry_delay(fault))
-                    left = duration(wake - time.time())
-                    _log.warning("%s: %s. Next try in %s", self._meter.name, fault, left)
+                    self._complain(fault, wake)
                 registers = await self._wait(wake)
         finally:
             await self._session.close()
 
     async def _read(self, registers: tuple[int, ...]) -> KamstrupError | None:
-        """Make one readout and put it up; what went wrong is returned."""
+        """Make one readout and write it; what went wrong is returned."""
         complete = set(registers) >= set(self._meter.registers)
-        # The info code comes along where it costs no telegram of its own.
-        room = complete and len(registers) % MAX_REGISTERS
-        asked = (*registers, INFO_CODE) if room else registers
         try:
-            readout = await self._session.read(asked)
+            readout = await self._ask(registers, complete=complete)
         except KamstrupError as fault:
+            if not isinstance(fault, PortError):
+                self._budget.spend(time.time())
             self._failures += 1
             self._reason = str(fault)
             self._monitor.failed(fault, _now(), time.monotonic())
             self._report()
             return fault
+        self._budget.spend(time.time())
         if self._failures or self._last_readout is None:
             _log.info("%s: %s", self._meter.name, _introduce(readout))
-        self._failures, self._reason = 0, ""
+        self._failures, self._reason, self._said = 0, "", ("", 0.0)
         self._identity = readout.meter
         self._monitor.heard(_now(), time.monotonic())
-        if complete:
-            self._info_code = _info_code(readout)
-        readout = readout.only(registers)
         if complete and self._missing != readout.missing:
             self._missing = dict(readout.missing)
             if self._missing:
@@ -125,69 +153,212 @@ class Reader:
             await self._history.append(self._meter.name, readout)
         return None
 
+    async def _ask(self, registers: tuple[int, ...], *, complete: bool) -> Readout:
+        """Ask the meter for what is due of `registers`; gives all of them, and what can be."""
+        if not complete:
+            return await self._held_to_reason(await self._session.read(registers))
+        if not self._session.is_open:  # perhaps another meter: nothing known holds any more
+            self._freshness.forget()
+        due = self._freshness.due(time.monotonic()) or registers[:1]
+        along = [FLOW] if self._meter.active_interval_s else []
+        # The info code comes along where it costs no telegram of its own.
+        along += [INFO_CODE] if (len(due) + len(along)) % MAX_REGISTERS else []
+        readout = await self._session.read([*due, *along])
+        self._info_code = _number(readout, INFO_CODE, self._info_code)
+        self._flowing = bool(_number(readout, FLOW, 0))
+        readout = await self._held_to_reason(readout.only(registers))
+        return self._freshness.complete(readout, time.monotonic())
+
+    async def _held_to_reason(self, readout: Readout) -> Readout:
+        """`readout` without totals that cannot be and that the meter does not say twice."""
+        doubtful = self._plausibility.doubtful(readout, time.monotonic())
+        for register, reason in doubtful.items():
+            _log.warning(
+                "%s: %s %s: asking again", self._meter.name, register_name(register), reason
+            )
+        if doubtful:
+            self._session.count_implausible(len(doubtful))
+            again = (await self._session.read(doubtful)).readings
+            readings, missing = dict(readout.readings), dict(readout.missing)
+            repeated = Readout(readout.meter, readout.time, again, {})
+            still = self._plausibility.doubtful(repeated, time.monotonic())
+            for register in doubtful:
+                first, second = readings[register], again.get(register)
+                if second is not None and (register not in still or _agree(first, second)):
+                    readings[register] = second
+                else:
+                    del readings[register]
+                    missing[register_name(register)] = "implausible, and not confirmed"
+            readout = Readout(readout.meter, readout.time, readings, missing)
+        self._plausibility.accept(readout, time.monotonic(), doubtful)
+        return readout
+
     async def _wait(self, wake: float) -> tuple[int, ...]:
         """Wait until `wake`, or until somebody asks; gives the registers to read then."""
-        # A clock that was set back ends the wait rather than prolonging it.
-        while 0 < (left := wake - time.time()) <= self._interval_s + 1:
-            try:
-                async with asyncio.timeout(min(left, _NAP_S)):
-                    await self._asked.wait()
-            except TimeoutError:
-                continue
-            self._asked.clear()
-            if self._wanted:
+        while True:
+            wake = max(wake, self._free_at())
+            # A clock that was set back ends the wait rather than prolonging it.
+            while 0 < (left := wake - time.time()) <= max(self.interval_s, _DAY_S) + 1:
+                self.alive_at = time.monotonic()
+                try:
+                    async with asyncio.timeout(min(left, _NAP_S)):
+                        await self._asked.wait()
+                except TimeoutError:
+                    await self._keep_awake(left)
+                    continue
                 break
-            wake = self._next_due(None)  # the interval is another one
-        wanted, self._wanted = tuple(self._wanted), {}
-        return wanted or self._meter.registers
+            self.alive_at = time.monotonic()
+            self._asked.clear()
+            wanted, self._wanted = tuple(self._wanted), {}
+            if self._free_at() <= time.time():
+                if wanted or wake <= time.time():
+                    return wanted or self._meter.registers
+                wake = self._next_due(None)  # the plan is another one
+
+    async def _keep_awake(self, left_s: float) -> None:
+        """Ask the cheapest question there is before the meter falls asleep."""
+        if self._keeps_awake and left_s > _NAP_S and self._session.idle_s > SLEEPY_S - _NAP_S:
+            await self._session.ping()
+            self._report()
+
+    @property
+    def _keeps_awake(self) -> bool:
+        wanted = self._meter.keep_awake
+        return self.interval_s > SLEEPY_S if wanted is None else wanted
+
+    @property
+    def _active_s(self) -> float:
+        return self._meter.active_interval_s or _ACTIVE_S
 
     def _next_due(self, previous: float | None) -> float:
         now = time.time()
+        if self._meter.poll_at and self._interval_s is None:
+            due = next_at(self._meter.poll_at, now, previous)
+        else:
+            due = self._on_the_grid(now, self.interval_s, previous)
+        flowing = self._flowing and self._meter.active_interval_s is not None
+        if flowing or now < self._hurry_until:
+            reserved = math.ceil(_DAY_S / self.interval_s)
+            active = self._on_the_grid(now, self._active_s, previous)
+            due = min(due, max(active, self._budget.free_at(now, reserved)))
+        return due
+
+    def _on_the_grid(self, now: float, interval_s: float, previous: float | None) -> float:
         offset = datetime.fromtimestamp(now).astimezone().utcoffset()
-        return next_due(now, offset.total_seconds() if offset else 0.0, self._interval_s, previous)
+        return next_due(now, offset.total_seconds() if offset else 0.0, interval_s, previous)
+
+    def _free_at(self) -> float:
+        """When the budget allows the next reading; told when it holds one back."""
+        now = time.time()
+        free = self._budget.free_at(now)
+        if (free > now) is not self._held_back:
+            self._held_back = free > now
+            if self._held_back:
+                _log.warning(
+                    "%s: %s readings in 24 hours are all that max_readings_per_day allows: the "
+                    "next one is possible in %s",
+                    self._meter.name,
+                    self._meter.max_readings_per_day,
+                    duration(math.ceil(free - now)),
+                )
+        return free
 
     def _retry_delay(self, fault: KamstrupError) -> float:
-        longest_s = _PORT_RETRY_S if isinstance(fault, PortError) else self._interval_s
+        longest_s = _PORT_RETRY_S if isinstance(fault, PortError) else self.interval_s
         return retry_delay(self._failures, longest_s)
 
-    def _warn_of_sleep(self) -> None:
-        if self._interval_s > STANDBY_S:
+    def _complain(self, fault: KamstrupError, wake: float) -> None:
+        """Log a fault, but one that goes on only now and then."""
+        said, at = self._said
+        if said == str(fault) and time.monotonic() < at + _REMINDER_S:
+            return
+        self._said = (str(fault), time.monotonic())
+        again = f" ({self._failures} times in a row)" if self._failures > 1 else ""
+        left = duration(max(0.0, wake - time.time()))
+        _log.warning("%s: %s%s. Next try in %s", self._meter.name, fault, again, left)
+
+    def _introduce_plan(self) -> None:
+        """Say when the meter is read, and what that costs it."""
+        name, meter = self._meter.name, self._meter
+        when = f"every {duration(self.interval_s)}"
+        if meter.poll_at and self._interval_s is None:
+            when = f"at {meter.poll_at} (minute, hour, day, month, weekday)"
+        _log.info("%s: reading %s: %s", name, when, _cost(self.interval_s))
+        if meter.active_interval_s is not None:
+            _log.info(
+                "%s: while water flows, or somebody asks for it, every %s: at most %s",
+                name,
+                duration(meter.active_interval_s),
+                _cost(meter.active_interval_s),
+            )
+        if meter.max_readings_per_day is not None:
+            _log.info("%s: never more than %d readings a day", name, meter.max_readings_per_day)
+        if self._keeps_awake:
+            _log.info(
+                "%s: in between a telegram of 5 bytes every %s keeps the meter awake, at most %d "
+                "a day; keep_awake: false leaves that out",
+                name,
+                duration(SLEEPY_S),
+                _DAY_S // SLEEPY_S,
+            )
+        elif self.interval_s > SLEEPY_S:
             _log.warning(
-                "%s: meters fall asleep after about 30 minutes without a question, and the "
-                "interval is %s: a shorter one keeps the meter awake",
-                self._meter.name,
-                duration(self._interval_s),
+                "%s: meters fall asleep after about 30 minutes without a question, and may not "
+                "answer the next one; keep_awake: true keeps them awake",
+                name,
             )
 
     def _report(self) -> None:
         """Put up how the meter is doing, as soon as that is known."""
         if self._monitor.state is None or self._monitor.since is None:
             return
-        self._statuses.put(
-            self._meter.name,
-            MeterStatus(
-                self._monitor.state,
-                self._monitor.since,
-                self._reason,
-                self._last_readout,
-                self._identity,
-                self._missing,
-                self._info_code,
-                self._interval_s,
-                self._session.quality,
-                self._session.counters,
+        counters = self._session.counters
+        today = _now().date()
+        if today != self._today:
+            self._today, self._at_midnight = today, counters
+        status = MeterStatus(
+            state=self._monitor.state,
+            since=self._monitor.since,
+            reason=self._reason,
+            last_readout=self._last_readout,
+            meter=self._identity,
+            missing=self._missing,
+            info_code=self._info_code,
+            interval_s=self.interval_s,
+            quality=self._session.quality,
+            counters=counters,
+            today=Today(
+                counters.telegrams - self._at_midnight.telegrams,
+                counters.bytes - self._at_midnight.bytes,
             ),
         )
+        self._statuses.put(self._meter.name, status)
 
 
 def _now() -> datetime:
     return datetime.now(UTC).astimezone()
 
 
-def _info_code(readout: Readout) -> int | None:
-    reading = readout.readings.get(INFO_CODE)
+def _number(readout: Readout, register: int, otherwise: int | None) -> int | None:
+    """A whole number that came along with a readout."""
+    reading = readout.readings.get(register)
     value = reading.value if reading else None
-    return int(value) if isinstance(value, Decimal | BitField) else None
+    return int(value) if isinstance(value, Decimal | BitField) else otherwise
+
+
+def _agree(first: Reading, second: Reading) -> bool:
+    """Whether a total was said twice, but for what was counted meanwhile."""
+    if not isinstance(first.value, Decimal) or not isinstance(second.value, Decimal):
+        return False
+    digit = Decimal(1).scaleb(int(second.value.as_tuple().exponent))
+    return first.unit == second.unit and 0 <= second.value - first.value <= 2 * digit
+
+
+def _cost(interval_s: float) -> str:
+    """Readings a day, and the battery life they take by what users report."""
+    readings = round(_DAY_S / interval_s)
+    battery = duration(readings * BATTERY_MIN * 60)
+    return f"{readings} readings a day, about {battery} of battery life (an estimate of users)"
 
 
 def _introduce(readout: Readout) -> str:

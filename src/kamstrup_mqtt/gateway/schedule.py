@@ -2,6 +2,11 @@
 
 import math
 import re
+from collections import deque
+from datetime import datetime
+from itertools import pairwise
+
+from cronsim import CronSim, CronSimError
 
 INTERVAL = "minutes such as 28, or 30s, 5m, 1h; from 1 second to 7 days"
 
@@ -11,6 +16,8 @@ _DAYS = {"d": 1, "w": 7, "y": 365}
 _LONGEST_DAYS = 100 * 365
 _LONGEST_S = 7 * 86400.0
 _SECONDS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
+_DAY_S = 86400.0
+_LOOKED_AT = 60  # moments of a cron expression, to see how far apart they lie
 _EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
 _FIRST_RETRY_S = 5.0
 _DOUBLINGS = 20  # 60 days: beyond any interval, and far from where floats end
@@ -31,6 +38,87 @@ def keep_seconds(text: str) -> float:
     if not match or not 1 <= (days := int(match[1]) * _DAYS[match[2]]) <= _LONGEST_DAYS:
         raise ValueError
     return days * 86400.0
+
+
+def cron_expression(text: str) -> str:
+    """A cron expression, from minutes past the hour such as 59, or from all its five fields.
+
+    Raises:
+        ValueError: it is neither.
+
+    """
+    fields = text.split()
+    if len(fields) == 1:
+        fields += ["*"] * 4
+    expression = " ".join(fields)
+    try:
+        if len(fields) != 5:
+            raise ValueError
+        next(CronSim(expression, datetime(2026, 1, 1)))  # noqa: DTZ001 - local time, as users mean
+    except (CronSimError, StopIteration) as error:
+        raise ValueError from error
+    return expression
+
+
+def next_at(expression: str, now: float, previous: float | None) -> float:
+    """The next moment of a cron expression in local time, as a unix time after `now`.
+
+    Args:
+        expression: what `cron_expression` gave.
+        now: unix time in seconds.
+        previous: the moment that was due before, so that waking early does not repeat it.
+
+    """
+    if previous is not None and now < previous <= now + _EARLY_S:
+        now = previous
+    local = datetime.fromtimestamp(now).replace(microsecond=0)  # noqa: DTZ006 - see above
+    moments = CronSim(expression, local)
+    while (moment := next(moments).timestamp()) <= now:
+        pass  # an hour that comes twice, or not at all
+    return moment
+
+
+def longest_gap(expression: str) -> float:
+    """Seconds between two moments of a cron expression, where they lie farthest apart."""
+    moments = CronSim(expression, datetime(2026, 1, 1))  # noqa: DTZ001 - see above
+    found = [next(moments) for _ in range(_LOOKED_AT)]
+    return max((b - a).total_seconds() for a, b in pairwise(found))
+
+
+class Budget:
+    """How many readings a day there may be, over any 24 hours.
+
+    Args:
+        most: the number, or None for any.
+        taken: unix times of readings in the last 24 hours.
+
+    """
+
+    def __init__(self, most: int | None, taken: list[float]) -> None:
+        self._most = most
+        self._taken = deque(taken)
+
+    def spend(self, now: float) -> None:
+        """Count a reading."""
+        if self._most is not None:
+            self._taken.append(now)
+
+    def free_at(self, now: float, reserved: int = 0) -> float:
+        """The unix time from which a reading is possible; `now` or earlier when it is already.
+
+        Args:
+            now: unix time in seconds.
+            reserved: readings a day that are to be left for others.
+
+        """
+        while self._taken and self._taken[0] <= now - _DAY_S:
+            self._taken.popleft()
+        if self._most is None:
+            return now
+        allowed = self._most - reserved
+        if allowed <= 0:
+            return now + _DAY_S
+        return now if len(self._taken) < allowed else self._taken[-allowed] + _DAY_S
 
 
 def next_due(now: float, utc_offset_s: float, interval_s: float, previous: float | None) -> float:

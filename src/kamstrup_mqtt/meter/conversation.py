@@ -53,6 +53,7 @@ class Conversation:
 
     def __init__(self, link: Link) -> None:
         self.counters = Counters()
+        self.asked_at = 0.0  # the loop's time of the last telegram
         self._link = link
         self._quiet_from = 0.0  # the loop's time from which the line may be written to
         self._answered: deque[bool] = deque(maxlen=JUDGED)
@@ -89,6 +90,7 @@ class Conversation:
 
     async def _counted(self, exchange: Coroutine[Any, Any, AnswerT]) -> AnswerT:
         self.counters.telegrams += 1
+        self.asked_at = asyncio.get_running_loop().time()
         try:
             answer = await exchange
         except (NoAnswerError, TelegramError) as fault:
@@ -108,6 +110,7 @@ class Conversation:
         telegram = encode(request)
         _log.debug("%s > %s", self._link.port, telegram.hex(" "))
         await self._link.write(telegram)
+        self.counters.bytes += len(telegram)
         longest = _longest_answer(request)
         deadline = loop.time() + len(telegram) * BYTE_S + ANSWER_DEADLINE_S + LATENCY_S
         latest = deadline + longest * BYTE_S + REST_S
@@ -117,6 +120,7 @@ class Conversation:
         echo = False
         while chunk := await self._link.read(until=deadline):
             received += chunk
+            self.counters.bytes += len(chunk)
             for found in reader.feed(chunk):
                 if isinstance(found, Frame) and found.direction is Direction.REQUEST:
                     echo = True

@@ -77,6 +77,26 @@ class MeterSession:
         """Percent of the latest telegrams that got a usable answer; None before the first."""
         return self._conversation.quality
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the line is open, so that what is known of the meter still holds."""
+        return self._link.is_open
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the meter was asked last."""
+        return asyncio.get_running_loop().time() - self._conversation.asked_at
+
+    def count_implausible(self, number: int) -> None:
+        """Note that so many values, though undamaged, could not be."""
+        self._conversation.counters.implausible += number
+
+    async def ping(self) -> None:
+        """Ask the cheapest question there is, once, whatever comes of it."""
+        async with self._lock:
+            with contextlib.suppress(*_LINE_FAULTS):
+                await self._conversation.exchange(GetSerialNoRequest(), GetSerialNoAnswer)
+
     async def open(self) -> None:
         """Open the line and forget who was on it. Raises PortError."""
         await self._link.open()

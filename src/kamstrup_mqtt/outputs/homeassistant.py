@@ -68,7 +68,9 @@ _COUNTERS = {
     "damaged": "Damaged answers",
     "timeouts": "Timeouts",
     "retries": "Retries",
+    "implausible": "Implausible totals",
 }
+_TODAY = {"today.telegrams": "Telegrams today", "today.bytes": "Bytes today"}
 _PROBLEM = "problem"
 
 
@@ -328,12 +330,13 @@ class HomeAssistantDevice:
             state_class="measurement",
             icon="mdi:signal",
         )
-        for component, name in _COUNTERS.items():
+        counted = {f"counters.{name}": title for name, title in _COUNTERS.items()} | _TODAY
+        for path, name in counted.items():
             add(
                 "sensor",
-                component,
+                path.removeprefix("counters.").replace(".", "_"),
                 name,
-                **field(f"counters.{component}"),
+                **field(path),
                 state_class="total_increasing",
                 enabled_by_default=False,
             )

@@ -106,6 +106,10 @@ class History:
         """How far an output has got; 0 before everything."""
         return await self._run(self._try, lambda: self._cursor(output)) or 0
 
+    async def times(self, meter: str, since: datetime) -> list[float]:
+        """The unix times of the readouts of `meter` from `since` on, oldest first."""
+        return await self._run(self._try, lambda: self._times(meter, since)) or []
+
     async def advance(self, output: str, sequence: int) -> None:
         """Note for good that an output has got as far as `sequence`."""
         await self._run(self._try, lambda: self._advance(output, sequence))
@@ -236,6 +240,14 @@ class History:
     def _head(self) -> int:
         (head,) = self._connect().execute("SELECT max(sequence) FROM readout").fetchone()
         return head or 0
+
+    def _times(self, meter: str, since: datetime) -> list[float]:
+        rows = self._connect().execute(
+            "SELECT taken FROM readout JOIN meter ON meter.id = readout.meter "
+            "WHERE name = ? AND taken >= ? ORDER BY taken",
+            (meter, int(since.timestamp() * 1e6)),
+        )
+        return [taken / 1e6 for (taken,) in rows]
 
     def _cursor(self, output: str) -> int:
         row = self._connect().execute(

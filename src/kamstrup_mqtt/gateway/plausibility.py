@@ -1,0 +1,95 @@
+"""Totals that cannot be: none goes backwards, and none jumps further than water and heat can.
+
+A checksum of 16 bits lets one damaged telegram in 65,536 through. What looks impossible is asked
+for again, and believed only when the meter says it twice.
+"""
+
+from decimal import Decimal
+
+from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS
+from kamstrup_mqtt.readout import Reading, Readout
+
+# More than any house takes; a meter that counts faster is asked twice, and then known to.
+_KW = Decimal(150)
+_M3_H = Decimal(6)
+_A_HOUR = {
+    "Wh": _KW * 1000,
+    "kWh": _KW,
+    "MWh": _KW / 1000,
+    "GWh": _KW / 10**6,
+    "MJ": _KW * Decimal("3.6"),
+    "GJ": _KW * Decimal("0.0036"),
+    "Gcal": _KW / 1163,
+    "m³": _M3_H,
+    "l": _M3_H * 1000,
+    "h": Decimal(1),
+}
+_TESTS = ("energy_test_high_res", "volume_test_high_res")  # wrap, or start over
+
+
+class Plausibility:
+    """What the totals of one meter were, and so what they can be now."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[Reading, float]] = {}
+        self._pace: dict[int, int] = {}  # how many times faster than a house a meter may count
+        self._serial: str | None = None
+
+    def doubtful(self, readout: Readout, clock: float) -> dict[int, str]:
+        """The registers whose totals cannot be, each with the reason.
+
+        Args:
+            readout: what was read.
+            clock: when, in seconds of a monotonic clock.
+
+        """
+        if readout.meter.serial != self._serial:
+            self._serial = readout.meter.serial
+            self._last.clear()
+            self._pace.clear()
+        found = {}
+        for reading in readout:
+            reason = self._reason(reading, clock)
+            if reason:
+                found[reading.register] = reason
+        return found
+
+    def accept(self, readout: Readout, clock: float, confirmed: dict[int, str]) -> None:
+        """Take the totals of `readout` as true, also those that were `confirmed`."""
+        for reading in readout:
+            if _is_total(reading):
+                if reading.register in confirmed:
+                    self._pace[reading.register] = 4 * self._pace.get(reading.register, 1)
+                self._last[reading.register] = (reading, clock)
+
+    def _reason(self, reading: Reading, clock: float) -> str:
+        if not _is_total(reading) or reading.register not in self._last:
+            return ""
+        before, read_at = self._last[reading.register]
+        if before.unit != reading.unit:
+            return f"its unit was {before.unit} and is {reading.unit}"
+        if not isinstance(before.value, Decimal) or not isinstance(reading.value, Decimal):
+            return ""
+        if reading.value < before.value:
+            return f"went back from {before.text} to {reading.text} {reading.unit}"
+        a_hour = _A_HOUR.get(reading.unit)
+        if a_hour is None:
+            return ""
+        hours = Decimal(max(clock - read_at, 60.0)) / 3600
+        digits = 2 * Decimal(1).scaleb(int(reading.value.as_tuple().exponent))
+        most = a_hour * hours * self._pace.get(reading.register, 1) + digits
+        if reading.unit == "h":
+            most += 1
+        if reading.value - before.value > most:
+            return f"jumped from {before.text} to {reading.text} {reading.unit}"
+        return ""
+
+
+def _is_total(reading: Reading) -> bool:
+    register = REGISTERS.get(reading.register)
+    return (
+        register is not None
+        and register.kind == "total"
+        and register.name not in _TESTS
+        and reading.register not in FINE_REGISTERS
+    )
