@@ -115,5 +115,5 @@ def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
 def test_compose_passes_the_device_and_the_configuration() -> None:
     service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["kamstrup-mqtt"]
     assert service["devices"] == ["/dev/ttyUSB0:/dev/ttyUSB0"]
-    assert service["volumes"] == ["./config.yaml:/config/config.yaml:ro"]
+    assert service["volumes"] == ["./config.yaml:/config/config.yaml:ro", "history:/data"]
     assert "/config/config.yaml" in (ROOT / "Dockerfile").read_text()

@@ -149,6 +149,23 @@ def check(path: Path) -> None:
 
 
 @click.command()
+@_config_option
+@debug_option
+def health(path: Path) -> None:
+    """Ask the running gateway how it is: exit status 0 when all is well, 1 when not.
+
+    All is well when it reads every meter, and is connected to the broker.
+    """
+    from kamstrup_mqtt.gateway.service import ask_health
+
+    complaints = asyncio.run(ask_health(path))
+    for line in complaints or ["all is well"]:
+        print(line)
+    if complaints:
+        sys.exit(KamstrupError.exit_status)
+
+
+@click.command()
 @debug_option
 def ports() -> None:
     """List the serial ports, those with a stable name first, with what is plugged in."""

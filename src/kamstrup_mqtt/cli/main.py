@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from kamstrup_mqtt.cli.commands import check, decode, ports, read, run
+from kamstrup_mqtt.cli.commands import check, decode, health, ports, read, run
 from kamstrup_mqtt.cli.show import complain
 from kamstrup_mqtt.cli.trial import demo, simulate
 from kamstrup_mqtt.errors import KamstrupError
@@ -48,7 +48,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (run, read, check, ports, decode, simulate, demo):
+for _command in (run, read, check, health, ports, decode, simulate, demo):
     cli.add_command(_command)
 
 

@@ -207,6 +207,7 @@ class Config:
     homeassistant: HomeAssistantSettings = field(default_factory=HomeAssistantSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
+    path: Path | None = None
 
 
 def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -248,6 +249,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
         content.homeassistant,
         content.log,
         _warnings(source),
+        path,
     )
 
 

@@ -75,6 +75,15 @@ class Reader:
         """The longest time between two readings, in seconds."""
         return self._interval_s or self._meter.interval_s
 
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the reading, in words; "" when all is well."""
+        if self._reason:
+            return f"{self._meter.name}: {self._reason}"
+        if self._last_readout is None:
+            return f"{self._meter.name}: not read yet"
+        return ""
+
     def read_now(self, registers: tuple[int, ...] | None = None) -> None:
         """Make a readout now, of all configured registers or of these."""
         self._wanted |= dict.fromkeys(registers or self._meter.registers)

@@ -6,6 +6,7 @@ Readers put what they find on boards, and the outputs follow those. Nothing here
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -13,11 +14,13 @@ from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.gateway.commands import COMMANDS
 from kamstrup_mqtt.gateway.config import Config
 from kamstrup_mqtt.gateway.reader import Reader
+from kamstrup_mqtt.gateway.service import answer_health, feed_watchdog, notify
 from kamstrup_mqtt.outputs import MqttOutput, Publication
 from kamstrup_mqtt.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
 
 _END_S = 1.5  # a clean end takes no longer, whatever hangs
+_STUCK_S = 120.0  # the longest a readout of every register on a bad line takes, and more
 _LONGEST_LINE = 200  # of what others sent, in the log
 
 _log = logging.getLogger(__name__)
@@ -58,13 +61,32 @@ async def run_gateway(config: Config) -> None:
     output = MqttOutput(
         config.mqtt, config.homeassistant, publications, history, statuses, command=command
     )
+
+    def stuck() -> list[str]:
+        last = {f"the reading of {name}": reader.alive_at for name, reader in readers.items()}
+        last["the publishing"] = output.alive_at
+        oldest = time.monotonic() - _STUCK_S
+        return [f"{name} is stuck" for name, at in last.items() if at < oldest]
+
+    def complaints() -> list[str]:
+        found = stuck() + [
+            line for line in (reader.complaint for reader in readers.values()) if line
+        ]
+        return found + ([] if output.connected else ["the broker is not connected"])
+
     try:
         await history.open()
         async with asyncio.TaskGroup() as tasks:
+            if config.path is not None:
+                tasks.create_task(answer_health(config.path, complaints))
+            tasks.create_task(feed_watchdog(stuck))
             tasks.create_task(output.run())
             for reader in readers.values():
                 tasks.create_task(reader.run())
+    except* UsageError as errors:
+        raise errors.exceptions[0] from None
     finally:
+        notify("STOPPING=1")
         await history.close()
 
 

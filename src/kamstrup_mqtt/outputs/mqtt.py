@@ -6,6 +6,7 @@ It follows the boards, survives the broker, says `offline` when it ends, and nev
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ _LAST_RETRY_S = 15.0
 # A connection that held so long lets the waits start over. One that is thrown out again and again,
 # as by another client of the same name, does not.
 _HELD_S = 5.0
+_PROOF_S = 30.0
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
 _BATCH = 50  # readouts that are delivered between two notes of how far we are
@@ -71,6 +73,8 @@ class MqttOutput:
         *,
         command: Command,
     ) -> None:
+        self.alive_at = time.monotonic()  # when it last got on
+        self.connected = False
         self._settings = settings
         self._publications = {meter.meter: meter for meter in publications}
         self._history = history
@@ -105,11 +109,14 @@ class MqttOutput:
         loop = asyncio.get_running_loop()
         retry_s = _FIRST_RETRY_S
         while True:
+            self.alive_at = time.monotonic()
             began, reason = loop.time(), ""
             try:
                 await self._connection()
             except* BrokerError as errors:
                 reason = why(errors)
+            finally:
+                self.connected = False
             if reason != self._said:
                 _log.warning(
                     "Broker %s: %s. Trying again; readings go on meanwhile",
@@ -137,6 +144,7 @@ class MqttOutput:
                     str(settings.retain).lower(),
                 )
                 self._said = ""
+                self.connected = True
                 # A broker that restarted may have lost what it retained.
                 self._announced.clear()
                 self._watched.clear()
@@ -147,9 +155,17 @@ class MqttOutput:
                     tasks.create_task(self._follow_statuses(session))
                     tasks.create_task(self._follow_readouts(session))
                     tasks.create_task(self._drain(session))
+                    tasks.create_task(self._prove(session))
             except asyncio.CancelledError:
                 await session.say_goodbye(self._status_topic, "offline")
                 raise
+
+    async def _prove(self, session: Session) -> None:
+        """See now and then that the broker still takes what we say."""
+        while True:
+            await session.confirm()
+            self.alive_at = time.monotonic()
+            await asyncio.sleep(_PROOF_S)
 
     async def _follow_statuses(self, session: Session) -> None:
         cursor = 0
