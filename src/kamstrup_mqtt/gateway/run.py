@@ -20,7 +20,7 @@ from kamstrup_mqtt.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
 
 _END_S = 1.5  # a clean end takes no longer, whatever hangs
-_STUCK_S = 120.0  # the longest a readout of every register on a bad line takes, and more
+_STUCK_S = 300.0  # longer than a readout of every register takes on the worst line
 _LONGEST_LINE = 200  # of what others sent, in the log
 
 _log = logging.getLogger(__name__)
@@ -83,8 +83,9 @@ async def run_gateway(config: Config) -> None:
             tasks.create_task(output.run())
             for reader in readers.values():
                 tasks.create_task(reader.run())
-    except* UsageError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as group:
+        usage, _ = group.split(UsageError)
+        raise (usage.exceptions[0] if usage else group) from None
     finally:
         notify("STOPPING=1")
         await history.close()
