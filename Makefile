@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEBIAN_PACKAGES := mosquitto ser2net openssl
 
-.PHONY: help demo test check bench servers clean
+.PHONY: help demo test check bench proof servers clean
 
 help:
 	@echo "make demo    the whole thing without hardware, until Ctrl-C"
 	@echo "make test    lint, types and all tests"
 	@echo "make check   lint and types only"
 	@echo "make bench   the benchmarks, one line a figure"
+	@echo "make proof   faults, kills and a day of readings, counted (15 minutes)"
 	@echo "make clean   remove what these made"
 
 demo: $(VENV)/.demo
@@ -28,6 +29,9 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench.py
+
+proof: servers $(VENV)/.test
+	@$(BIN)/python benchmarks/proof.py $(ARGS)
 
 # What the tests start for real. Root installs what is missing, others are told.
 servers:

@@ -1,0 +1,224 @@
+"""Proof, with a fixed seed, that nothing is wrong and nothing is lost: `make proof`.
+
+Three campaigns on real parts: telegrams with every fault, a gateway that is killed again and again
+while its broker comes and goes, and as many readouts as a day of minutes has. Each prints what was
+counted; the exit status is 1 when one of them failed.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import aiomqtt
+
+from kamstrup_mqtt import KamstrupError
+from kamstrup_mqtt.kmp import decode_value
+from kamstrup_mqtt.meter import open_meter
+from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_tcp
+from kamstrup_mqtt.store import History
+
+SEED = 20261124
+TELEGRAMS = 10_000
+LINES = 60  # at a time, because most faults cost seconds of waiting
+KILLS = 200
+READOUTS = 1440
+GATEWAY = [sys.executable, "-m", "kamstrup_mqtt", "run", "-c"]
+
+
+async def fault_campaign(telegrams: int) -> bool:
+    """Every fault mixed, on many lines at once; each value is compared with what the meter has."""
+    count = dict.fromkeys(("telegrams", "readouts", "failed", "values", "missing", "wrong"), 0)
+
+    async def line(number: int) -> None:
+        faults = dict.fromkeys(Fault, 0.05)
+        del faults[Fault.ASLEEP]  # never ends by itself; SILENT is the same for a while
+        simulated = SimulatedMeter("402", number, faults, SEED + number, speed=0.0)
+        true = {
+            number: decode_value(value.unit, value.sign_exponent, value.data)
+            for number in simulated.registers
+            for value in [simulated._register(number, simulated._values())]
+        }
+        async with serve_tcp(simulated) as port, open_meter(port) as meter:
+            done = 0
+            while count["telegrams"] < telegrams:
+                try:
+                    readout = await meter.read(sorted(simulated.registers))
+                except KamstrupError:
+                    count["failed"] += 1
+                else:
+                    count["readouts"] += 1
+                    count["missing"] += len(readout.missing)
+                    for reading in readout:
+                        count["values"] += 1
+                        count["wrong"] += reading.value != true[reading.register]
+                count["telegrams"] += meter.counters.telegrams - done
+                done = meter.counters.telegrams
+
+    await asyncio.gather(*(line(number) for number in range(LINES)))
+    print("faults:", ", ".join(f"{value} {name}" for name, value in count.items()))
+    return count["wrong"] == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """A real Mosquitto."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self._process = subprocess.Popen(
+            ["mosquitto", "-c", str(self._config)], stderr=subprocess.DEVNULL,
+            env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin"},
+        )  # fmt: skip
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            await asyncio.sleep(0.05)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def configure(folder: Path, broker: Broker, port: str, interval: str) -> Path:
+    config = folder / "config.yaml"
+    config.write_text(
+        f"mqtt: {{host: 127.0.0.1, port: {broker.port}, qos: 1}}\n"
+        f'serial_device: {{com_port: "{port}"}}\n'
+        f"kamstrup: {{parameters: [energy, power, volume], poll_interval: {interval}}}\n"
+    )
+    return config
+
+
+async def kill_campaign(kills: int) -> bool:
+    """Kill the gateway at random moments, broker away or not, and count what arrives."""
+    chance = random.Random(SEED)
+    got: list[tuple[str, str]] = []
+
+    async def listen() -> None:
+        while True:
+            with contextlib.suppress(aiomqtt.MqttError):
+                async with aiomqtt.Client(
+                    "127.0.0.1", broker.port, identifier="listener", clean_session=False
+                ) as client:
+                    await client.subscribe("kamstrup/+", qos=1)
+                    async for message in client.messages:
+                        name = str(message.topic).rpartition("/")[2]
+                        if name in ("values", "backlog"):
+                            stamp = json.loads(str(message.payload, "utf-8"))["timestamp"]
+                            got.append((name, stamp[:19]))
+            await asyncio.sleep(0.02)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        broker = Broker(folder)
+        simulated = SimulatedMeter()
+        async with serve_tcp(simulated) as port:
+            config = configure(folder, broker, port, "1s")
+            listener = asyncio.create_task(listen())
+            for number in range(kills):
+                if number % 20 == 10:
+                    await broker.start()
+                if number % 20 == 14:
+                    broker.stop()
+                gateway = subprocess.Popen([*GATEWAY, config], stderr=subprocess.DEVNULL)
+                await asyncio.sleep(chance.uniform(0.5, 2.5))
+                gateway.kill()
+                gateway.wait()
+            await broker.start()
+            await asyncio.sleep(1)
+            gateway = subprocess.Popen([*GATEWAY, config], stderr=subprocess.DEVNULL)
+            await asyncio.sleep(20)
+            gateway.send_signal(signal.SIGTERM)
+            gateway.wait()
+            await asyncio.sleep(1)
+            listener.cancel()
+            broker.stop()
+        history = History(folder / "config.history.db", 1e9)
+        await history.open()
+        taken = [one.readout.time.isoformat()[:19] for one in await history.after(0, 1_000_000)]
+        await history.close()
+    lost = set(taken) - {stamp for _, stamp in got}
+    order = {stamp: place for place, stamp in enumerate(taken)}
+    late = [order[stamp] for name, stamp in got if name == "backlog"]
+    swapped = sum(b < a for a, b in pairwise(late))
+    twice = len(late) - len(set(late))
+    print(
+        f"kills: {kills}, {len(taken)} readouts, {len(late)} of them late, {len(lost)} lost, "
+        f"{twice} delivered late twice, {swapped - twice if swapped > twice else 0} out of order"
+    )
+    return not lost and swapped <= twice
+
+
+async def day_campaign(readouts: int) -> bool:
+    """As many readouts as a day of minutes has, and the memory after the first hour's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        broker = Broker(folder)
+        await broker.start()
+        async with serve_tcp(SimulatedMeter()) as port:
+            config = configure(folder, broker, port, "1h")
+            gateway = subprocess.Popen([*GATEWAY, config], stderr=subprocess.DEVNULL)
+            memory = 0
+            async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+                await client.subscribe("kamstrup/values", qos=1)
+                messages = client.messages
+                for number in range(readouts):
+                    await anext(messages)
+                    if number == 60:
+                        memory = resident(gateway.pid)
+                    await client.publish("kamstrup/read", "")
+            grown = resident(gateway.pid) - memory
+            gateway.send_signal(signal.SIGTERM)
+            gateway.wait()
+        broker.stop()
+    print(f"day: {readouts} readouts, {memory} kB resident after 60 of them, {grown:+} kB since")
+    return grown < 1024
+
+
+def resident(process: int) -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1])
+    return 0
+
+
+async def main() -> None:
+    began = time.monotonic()
+    wanted = sys.argv[1:] or ["faults", "kills", "day"]
+    fine = True
+    if "faults" in wanted:
+        fine &= await fault_campaign(TELEGRAMS)
+    if "kills" in wanted:
+        fine &= await kill_campaign(KILLS)
+    if "day" in wanted:
+        fine &= await day_campaign(READOUTS)
+    print(f"{'proved' if fine else 'FAILED'} in {time.monotonic() - began:.0f} s")
+    sys.exit(not fine)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
