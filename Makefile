@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEBIAN_PACKAGES := mosquitto ser2net openssl
 
-.PHONY: help demo test check bench proof servers clean
+.PHONY: help demo test check bench proof fuzz servers clean
 
 help:
 	@echo "make demo    the whole thing without hardware, until Ctrl-C"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   lint and types only"
 	@echo "make bench   the benchmarks, one line a figure"
 	@echo "make proof   faults, kills and a day of readings, counted (15 minutes)"
+	@echo "make fuzz    coverage-guided fuzzing of all that takes bytes from outside"
 	@echo "make clean   remove what these made"
 
 demo: $(VENV)/.demo
@@ -32,6 +33,14 @@ bench: $(VENV)/.bench
 
 proof: servers $(VENV)/.test
 	@$(BIN)/python benchmarks/proof.py $(ARGS)
+
+# So many inputs for each target; the corpus grows in fuzz/corpus.
+FUZZ_RUNS ?= 100000
+
+fuzz: $(VENV)/.fuzz
+	for target in telegrams commands config; do \
+	  $(BIN)/python fuzz/fuzz.py $$target -runs=$(FUZZ_RUNS) -max_len=600 fuzz/corpus/$$target || exit 1; \
+	done
 
 # What the tests start for real. Root installs what is missing, others are told.
 servers:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kamstrup_mqtt.gateway.run import until_signal
 from kamstrup_mqtt.kmp import GetRegisterRequest
 from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_tcp
 
@@ -155,3 +156,21 @@ def test_a_log_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     done = kamstrup_mqtt("run", "-c", str(config))
     assert done.returncode == 2
     assert "log.file" in done.stderr
+
+
+async def test_what_goes_wrong_where_nobody_waits_is_one_line_at_most(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    async def work() -> None:
+        for error in (OSError(9, "Bad file descriptor"), ZeroDivisionError("oops")):
+            asyncio.get_running_loop().call_soon(fail, error)
+        await asyncio.sleep(0.1)
+
+    caplog.set_level("INFO")
+    await until_signal(work())
+    (record,) = caplog.records
+    assert "oops" in record.message
+    assert record.exc_info is None

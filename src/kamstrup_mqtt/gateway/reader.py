@@ -146,7 +146,7 @@ class Reader:
             self._report()
             return fault
         self._budget.spend(time.time())
-        if self._failures or self._last_readout is None:
+        if self._failures or readout.meter.serial != self._identity.serial:
             _log.info("%s: %s", self._meter.name, _introduce(readout))
         self._failures, self._reason, self._said = 0, "", ("", 0.0)
         self._identity = readout.meter

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 async def until_signal(work: Coroutine[Any, Any, None]) -> None:
     """Do `work` until it ends, or until SIGTERM or SIGINT; then end it cleanly, and soon."""
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_note_stray_error)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -89,6 +90,14 @@ async def run_gateway(config: Config) -> None:
     finally:
         notify("STOPPING=1")
         await history.close()
+
+
+def _note_stray_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log in one line what went wrong where nobody waits, as in a library that lost its socket."""
+    error = context.get("exception")
+    level = logging.DEBUG if isinstance(error, OSError) else logging.WARNING
+    shown = error if _log.isEnabledFor(logging.DEBUG) else None
+    _log.log(level, "%s: %r; --debug shows where", context["message"], error, exc_info=shown)
 
 
 def _printable(text: str) -> str:
