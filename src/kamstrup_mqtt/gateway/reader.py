@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
-from kamstrup_mqtt.errors import KamstrupError, PortError
+from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
 from kamstrup_mqtt.gateway.config import MeterConfig
 from kamstrup_mqtt.gateway.freshness import Freshness
 from kamstrup_mqtt.gateway.plausibility import Plausibility
@@ -55,7 +55,7 @@ class Reader:
         self._plausibility = Plausibility()
         self._budget = Budget(None, [])
         self._interval_s: float | None = None  # as set over MQTT
-        self._hurry_until = 0.0  # unix time until which somebody wants faster readings
+        self._hurry_until = 0.0  # the monotonic clock's time until which readings are faster
         self._flowing = False
         self._held_back = False
         self._asked = asyncio.Event()  # somebody wants something before the next reading is due
@@ -91,7 +91,7 @@ class Reader:
 
     def read_faster(self, seconds: float) -> None:
         """Make readouts at the active interval for so long."""
-        self._hurry_until = time.time() + seconds
+        self._hurry_until = time.monotonic() + seconds
         _log.info(
             "%s: reading every %s for %s", self._meter.name, duration(self._active_s),
             duration(seconds),
@@ -111,7 +111,8 @@ class Reader:
         most = self._meter.max_readings_per_day
         since = datetime.fromtimestamp(time.time() - _DAY_S, UTC)
         taken = await self._history.times(self._meter.name, since) if most else []
-        self._budget = Budget(most, taken)
+        now, clock = time.time(), time.monotonic()  # the wall clock may be set, this one not
+        self._budget = Budget(most, [clock - max(0.0, now - at) for at in taken])
         _log.info(
             "%s: reading %d registers from %s",
             self._meter.name,
@@ -138,14 +139,14 @@ class Reader:
         try:
             readout = await self._ask(registers, complete=complete)
         except KamstrupError as fault:
-            if not isinstance(fault, PortError):
-                self._budget.spend(time.time())
+            if not isinstance(fault, PortError | NoAnswerError):  # a silent meter spends nothing
+                self._budget.spend(time.monotonic())
             self._failures += 1
             self._reason = str(fault)
             self._monitor.failed(fault, _now(), time.monotonic())
             self._report()
             return fault
-        self._budget.spend(time.time())
+        self._budget.spend(time.monotonic())
         if self._failures or readout.meter.serial != self._identity.serial:
             _log.info("%s: %s", self._meter.name, _introduce(readout))
         self._failures, self._reason, self._said = 0, "", ("", 0.0)
@@ -245,11 +246,12 @@ class Reader:
             due = next_at(self._meter.poll_at, now, previous)
         else:
             due = self._on_the_grid(now, self.interval_s, previous)
+        clock = time.monotonic()
         flowing = self._flowing and self._meter.active_interval_s is not None
-        if flowing or now < self._hurry_until:
+        if flowing or clock < self._hurry_until:
             reserved = math.ceil(_DAY_S / self.interval_s)
             active = self._on_the_grid(now, self._active_s, previous)
-            due = min(due, max(active, self._budget.free_at(now, reserved)))
+            due = min(due, max(active, now + self._budget.free_at(clock, reserved) - clock))
         return due
 
     def _on_the_grid(self, now: float, interval_s: float, previous: float | None) -> float:
@@ -257,20 +259,20 @@ class Reader:
         return next_due(now, offset.total_seconds() if offset else 0.0, interval_s, previous)
 
     def _free_at(self) -> float:
-        """When the budget allows the next reading; told when it holds one back."""
-        now = time.time()
-        free = self._budget.free_at(now)
-        if (free > now) is not self._held_back:
-            self._held_back = free > now
+        """From when on the budget allows a reading; told when it holds one back."""
+        clock = time.monotonic()
+        free = self._budget.free_at(clock)
+        if (free > clock) is not self._held_back:
+            self._held_back = free > clock
             if self._held_back:
                 _log.warning(
                     "%s: %s readings in 24 hours are all that max_readings_per_day allows: the "
                     "next one is possible in %s",
                     self._meter.name,
                     self._meter.max_readings_per_day,
-                    duration(math.ceil(free - now)),
+                    duration(math.ceil((free - clock) / 60) * 60),
                 )
-        return free
+        return time.time() + free - clock
 
     def _retry_delay(self, fault: KamstrupError) -> float:
         longest_s = _PORT_RETRY_S if isinstance(fault, PortError) else self.interval_s

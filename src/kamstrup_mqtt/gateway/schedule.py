@@ -90,7 +90,7 @@ class Budget:
 
     Args:
         most: the number, or None for any.
-        taken: unix times of readings in the last 24 hours.
+        taken: when readings were taken in the last 24 hours, on the clock that the others use.
 
     """
 
@@ -104,10 +104,10 @@ class Budget:
             self._taken.append(now)
 
     def free_at(self, now: float, reserved: int = 0) -> float:
-        """The unix time from which a reading is possible; `now` or earlier when it is already.
+        """From when on a reading is possible; `now` when it is already.
 
         Args:
-            now: unix time in seconds.
+            now: seconds of a clock that nobody sets.
             reserved: readings a day that are to be left for others.
 
         """
