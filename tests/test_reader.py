@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kamstrup_mqtt.catalog import REGISTERS, register_numbers
+from kamstrup_mqtt.gateway import plan
 from kamstrup_mqtt.gateway import reader as reading
 from kamstrup_mqtt.gateway.config import MeterConfig
 from kamstrup_mqtt.gateway.freshness import Freshness
@@ -181,6 +182,7 @@ async def test_the_cheapest_telegram_keeps_the_meter_awake(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(reading, "SLEEPY_S", 1.0)
+    monkeypatch.setattr(plan, "SLEEPY_S", 1.0)
     monkeypatch.setattr(reading, "_NAP_S", 0.2)
     simulated = SimulatedMeter()
     async with running(tmp_path, simulated, "energy") as work:

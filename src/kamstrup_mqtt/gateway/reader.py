@@ -5,27 +5,23 @@ What it reads goes into the history, how the meter is doing onto a board; output
 
 import asyncio
 import logging
-import math
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
 from kamstrup_mqtt.gateway.config import MeterConfig
 from kamstrup_mqtt.gateway.freshness import Freshness
+from kamstrup_mqtt.gateway.plan import DAY_S, Plan
 from kamstrup_mqtt.gateway.plausibility import Plausibility
-from kamstrup_mqtt.gateway.schedule import Budget, duration, next_at, next_due, retry_delay
+from kamstrup_mqtt.gateway.schedule import duration, retry_delay
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
 from kamstrup_mqtt.meter import SLEEPY_S, LinkMonitor, MeterSession
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
 from kamstrup_mqtt.status import Counters, MeterStatus, Today
 from kamstrup_mqtt.store import Board, History
 
-# What users report; nobody has measured it.
-BATTERY_MIN = 15
-_DAY_S = 86400.0
-_ACTIVE_S = 30.0  # where somebody asks for faster readings and no interval is configured
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
 _NAMED = 8  # missing registers that a line of the log names
 _NAP_S = 30.0  # a long sleep looks at the clock now and then, for it may be set
@@ -53,11 +49,7 @@ class Reader:
         self._monitor = LinkMonitor()
         self._freshness = Freshness(meter.registers)
         self._plausibility = Plausibility()
-        self._budget = Budget(None, [])
-        self._interval_s: float | None = None  # as set over MQTT
-        self._hurry_until = 0.0  # the monotonic clock's time until which readings are faster
-        self._flowing = False
-        self._held_back = False
+        self._plan = Plan(meter)
         self._asked = asyncio.Event()  # somebody wants something before the next reading is due
         self._wanted: dict[int, None] = {}  # the registers asked for, in order
         self._failures = 0
@@ -69,11 +61,6 @@ class Reader:
         self._today = _now().date()
         self._at_midnight = Counters()
         self._info_code: int | None = None
-
-    @property
-    def interval_s(self) -> float:
-        """The longest time between two readings, in seconds."""
-        return self._interval_s or self._meter.interval_s
 
     @property
     def complaint(self) -> str:
@@ -91,41 +78,32 @@ class Reader:
 
     def read_faster(self, seconds: float) -> None:
         """Make readouts at the active interval for so long."""
-        self._hurry_until = time.monotonic() + seconds
-        _log.info(
-            "%s: reading every %s for %s", self._meter.name, duration(self._active_s),
-            duration(seconds),
-        )  # fmt: skip
+        self._plan.hurry(seconds)
         self._asked.set()
 
     def set_interval(self, seconds: float | None) -> None:
         """Read at another interval, or with None at the configured moments again."""
-        if seconds != self._interval_s:
-            self._interval_s = seconds
-            self._introduce_plan()
+        if self._plan.set_interval(seconds):
             self._report()
             self._asked.set()
 
     async def run(self) -> None:
         """Read until cancelled; a meter or port that is absent is tried again."""
-        most = self._meter.max_readings_per_day
-        since = datetime.fromtimestamp(time.time() - _DAY_S, UTC)
-        taken = await self._history.times(self._meter.name, since) if most else []
-        now, clock = time.time(), time.monotonic()  # the wall clock may be set, this one not
-        self._budget = Budget(most, [clock - max(0.0, now - at) for at in taken])
+        since = datetime.now(UTC) - timedelta(seconds=DAY_S)
+        self._plan.remember(await self._history.times(self._meter.name, since))
         _log.info(
             "%s: reading %d registers from %s",
             self._meter.name,
             len(self._meter.registers),
             self._meter.port,
         )
-        self._introduce_plan()
+        self._plan.introduce()
         due: float | None = None
         try:
             registers = await self._wait(time.time())
             while True:
                 fault = await self._read(registers)
-                due = wake = self._next_due(due)
+                due = wake = self._plan.next_due(due)
                 if fault is not None:
                     wake = min(due, time.time() + self._retry_delay(fault))
                     self._complain(fault, wake)
@@ -140,13 +118,13 @@ class Reader:
             readout = await self._ask(registers, complete=complete)
         except KamstrupError as fault:
             if not isinstance(fault, PortError | NoAnswerError):  # a silent meter spends nothing
-                self._budget.spend(time.monotonic())
+                self._plan.spend()
             self._failures += 1
             self._reason = str(fault)
             self._monitor.failed(fault, _now(), time.monotonic())
             self._report()
             return fault
-        self._budget.spend(time.monotonic())
+        self._plan.spend()
         if self._failures or readout.meter.serial != self._identity.serial:
             _log.info("%s: %s", self._meter.name, _introduce(readout))
         self._failures, self._reason, self._said = 0, "", ("", 0.0)
@@ -175,7 +153,7 @@ class Reader:
         along += [INFO_CODE] if (len(due) + len(along)) % MAX_REGISTERS else []
         readout = await self._session.read([*due, *along])
         self._info_code = _number(readout, INFO_CODE, self._info_code)
-        self._flowing = bool(_number(readout, FLOW, 0))
+        self._plan.flowing = bool(_number(readout, FLOW, 0))
         readout = await self._held_to_reason(readout.only(registers))
         return self._freshness.complete(readout, time.monotonic())
 
@@ -206,9 +184,9 @@ class Reader:
     async def _wait(self, wake: float) -> tuple[int, ...]:
         """Wait until `wake`, or until somebody asks; gives the registers to read then."""
         while True:
-            wake = max(wake, self._free_at())
+            wake = max(wake, self._plan.free_at())
             # A clock that was set back ends the wait rather than prolonging it.
-            while 0 < (left := wake - time.time()) <= max(self.interval_s, _DAY_S) + 1:
+            while 0 < (left := wake - time.time()) <= max(self._plan.interval_s, DAY_S) + 1:
                 self.alive_at = time.monotonic()
                 try:
                     async with asyncio.timeout(min(left, _NAP_S)):
@@ -220,62 +198,19 @@ class Reader:
             self.alive_at = time.monotonic()
             self._asked.clear()
             wanted, self._wanted = tuple(self._wanted), {}
-            if self._free_at() <= time.time():
+            if self._plan.free_at() <= time.time():
                 if wanted or wake <= time.time():
                     return wanted or self._meter.registers
-                wake = self._next_due(None)  # the plan is another one
+                wake = self._plan.next_due(None)  # the plan is another one
 
     async def _keep_awake(self, left_s: float) -> None:
         """Ask the cheapest question there is before the meter falls asleep."""
-        if self._keeps_awake and left_s > _NAP_S and self._session.idle_s > SLEEPY_S - _NAP_S:
+        if self._plan.keeps_awake and left_s > _NAP_S and self._session.idle_s > SLEEPY_S - _NAP_S:
             await self._session.ping()
             self._report()
 
-    @property
-    def _keeps_awake(self) -> bool:
-        wanted = self._meter.keep_awake
-        return self.interval_s > SLEEPY_S if wanted is None else wanted
-
-    @property
-    def _active_s(self) -> float:
-        return self._meter.active_interval_s or _ACTIVE_S
-
-    def _next_due(self, previous: float | None) -> float:
-        now = time.time()
-        if self._meter.poll_at and self._interval_s is None:
-            due = next_at(self._meter.poll_at, now, previous)
-        else:
-            due = self._on_the_grid(now, self.interval_s, previous)
-        clock = time.monotonic()
-        flowing = self._flowing and self._meter.active_interval_s is not None
-        if flowing or clock < self._hurry_until:
-            reserved = math.ceil(_DAY_S / self.interval_s)
-            active = self._on_the_grid(now, self._active_s, previous)
-            due = min(due, max(active, now + self._budget.free_at(clock, reserved) - clock))
-        return due
-
-    def _on_the_grid(self, now: float, interval_s: float, previous: float | None) -> float:
-        offset = datetime.fromtimestamp(now).astimezone().utcoffset()
-        return next_due(now, offset.total_seconds() if offset else 0.0, interval_s, previous)
-
-    def _free_at(self) -> float:
-        """From when on the budget allows a reading; told when it holds one back."""
-        clock = time.monotonic()
-        free = self._budget.free_at(clock)
-        if (free > clock) is not self._held_back:
-            self._held_back = free > clock
-            if self._held_back:
-                _log.warning(
-                    "%s: %s readings in 24 hours are all that max_readings_per_day allows: the "
-                    "next one is possible in %s",
-                    self._meter.name,
-                    self._meter.max_readings_per_day,
-                    duration(math.ceil((free - clock) / 60) * 60),
-                )
-        return time.time() + free - clock
-
     def _retry_delay(self, fault: KamstrupError) -> float:
-        longest_s = _PORT_RETRY_S if isinstance(fault, PortError) else self.interval_s
+        longest_s = _PORT_RETRY_S if isinstance(fault, PortError) else self._plan.interval_s
         return retry_delay(self._failures, longest_s)
 
     def _complain(self, fault: KamstrupError, wake: float) -> None:
@@ -287,37 +222,6 @@ class Reader:
         again = f" ({self._failures} times in a row)" if self._failures > 1 else ""
         left = duration(max(0.0, wake - time.time()))
         _log.warning("%s: %s%s. Next try in %s", self._meter.name, fault, again, left)
-
-    def _introduce_plan(self) -> None:
-        """Say when the meter is read, and what that costs it."""
-        name, meter = self._meter.name, self._meter
-        when = f"every {duration(self.interval_s)}"
-        if meter.poll_at and self._interval_s is None:
-            when = f"at {meter.poll_at} (minute, hour, day, month, weekday)"
-        _log.info("%s: reading %s: %s", name, when, _cost(self.interval_s))
-        if meter.active_interval_s is not None:
-            _log.info(
-                "%s: while water flows, or somebody asks for it, every %s: at most %s",
-                name,
-                duration(meter.active_interval_s),
-                _cost(meter.active_interval_s),
-            )
-        if meter.max_readings_per_day is not None:
-            _log.info("%s: never more than %d readings a day", name, meter.max_readings_per_day)
-        if self._keeps_awake:
-            _log.info(
-                "%s: in between a telegram of 5 bytes every %s keeps the meter awake, at most %d "
-                "a day; keep_awake: false leaves that out",
-                name,
-                duration(SLEEPY_S),
-                _DAY_S // SLEEPY_S,
-            )
-        elif self.interval_s > SLEEPY_S:
-            _log.warning(
-                "%s: meters fall asleep after about 30 minutes without a question, and may not "
-                "answer the next one; keep_awake: true keeps them awake",
-                name,
-            )
 
     def _report(self) -> None:
         """Put up how the meter is doing, as soon as that is known."""
@@ -335,7 +239,7 @@ class Reader:
             meter=self._identity,
             missing=self._missing,
             info_code=self._info_code,
-            interval_s=self.interval_s,
+            interval_s=self._plan.interval_s,
             quality=self._session.quality,
             counters=counters,
             today=Today(
@@ -363,13 +267,6 @@ def _agree(first: Reading, second: Reading) -> bool:
         return False
     digit = Decimal(1).scaleb(int(second.value.as_tuple().exponent))
     return first.unit == second.unit and 0 <= second.value - first.value <= 2 * digit
-
-
-def _cost(interval_s: float) -> str:
-    """Readings a day, and the battery life they take by what users report."""
-    readings = round(_DAY_S / interval_s)
-    battery = duration(readings * BATTERY_MIN * 60)
-    return f"{readings} readings a day, about {battery} of battery life (an estimate of users)"
 
 
 def _introduce(readout: Readout) -> str:
