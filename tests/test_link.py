@@ -3,11 +3,16 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from kamstrup_mqtt import NoAnswerError, PortError, open_meter
+from kamstrup_mqtt.meter import link
 from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_pty, serve_tcp
+
+from .conftest import Server
 
 
 @pytest.mark.parametrize(
@@ -89,3 +94,44 @@ async def test_after_a_silence_another_meter_is_known_by_its_own_number() -> Non
         simulated.faults.clear()
         simulated.serial = 2
         assert (await meter.read("energy")).meter.serial == "2"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "fcntl.lockf(f, fcntl.LOCK_EX)",
+        "fcntl.ioctl(f, termios.TIOCEXCL)",
+        "open(lock, 'w').write(f'{os.getpid():10}\\n')",
+    ],
+)
+async def test_every_way_to_claim_a_port_is_respected(
+    claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record lock and exclusive mode do not keep root out, and a lock file nobody."""
+    monkeypatch.setattr(link, "_LOCK_FOLDERS", (tmp_path,))
+    async with serve_pty(SimulatedMeter()) as path:
+        hold = (
+            "import fcntl, os, sys, termios, time; f = open(sys.argv[1], 'r+b', 0); "
+            f"lock = {str(tmp_path / 'LCK..')!r} + os.path.basename(sys.argv[1]); {claim}; "
+            "print(flush=True); time.sleep(60)"
+        )
+        other = subprocess.Popen([sys.executable, "-c", hold, path], stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        await asyncio.to_thread(other.stdout.readline)
+        with pytest.raises(PortError, match=r"in use: stop 'python.*'") as caught:
+            async with open_meter(path):
+                pass
+        assert caught.value.kind == "port_busy"
+        other.kill()
+        await asyncio.to_thread(other.communicate)
+
+
+async def test_a_second_reader_is_told_what_ser2net_says(ser2net: Callable[..., Server]) -> None:
+    async with serve_pty(SimulatedMeter()) as device:
+        server = await asyncio.to_thread(ser2net, device)
+        url = f"socket://127.0.0.1:{server.port}"
+        async with open_meter(url) as first, open_meter(url) as second:
+            assert len(await first.read("energy")) == 1
+            with pytest.raises(PortError, match="ser2net serves one program at a time") as caught:
+                await second.read("energy")
+        assert caught.value.kind == "port_busy"

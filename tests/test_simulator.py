@@ -1,5 +1,8 @@
 """The simulated meter: believable numbers, and faults that are what their names say."""
 
+import asyncio
+import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -12,13 +15,17 @@ from kamstrup_mqtt.kmp import (
     FrameReader,
     GetRegisterAnswer,
     GetRegisterRequest,
+    GetSerialNoRequest,
     Request,
     Unreadable,
     decode,
     encode,
 )
+from kamstrup_mqtt.meter.probe import Probe, Seen
 from kamstrup_mqtt.simulator import MODELS, Fault, SimulatedMeter
 from kamstrup_mqtt.simulator.house import KWH_PER_L_K, House
+
+Background = Callable[..., subprocess.Popen[str]]
 
 ASK = GetRegisterRequest((60, 68))
 
@@ -100,3 +107,45 @@ def test_faults_are_what_their_names_say() -> None:
         message = decode(item)
         assert isinstance(message, GetRegisterAnswer)
         assert {value.register for value in message.values} != {60, 68}
+
+
+async def test_the_control_connection_wakes_and_moves(background: Background) -> None:
+    process = background(
+        "simulate", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--fault", "asleep=1"
+    )
+    assert process.stdout is not None
+    url = (await asyncio.to_thread(process.stdout.readline)).strip()
+    told = (await asyncio.to_thread(process.stdout.readline)).strip()
+    host, _, port = told.removeprefix("control: ").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+
+    async def control(line: str) -> str:
+        writer.write(f"{line}\n".encode())
+        return (await reader.readline()).decode().strip()
+
+    async with Probe(url) as probe:
+        assert await probe.ask() is Seen.NOTHING
+        assert await control("key") == "ok"
+        assert await probe.ask() is Seen.GOOD
+        assert await control("head 1") == "ok"
+        assert await probe.ask() is Seen.NOTHING
+        assert await control("head 0") == "ok"
+        assert await control("fault echo_only=1") == "ok"
+        assert await probe.ask() is Seen.ECHO
+        assert await control("fault echo-only=0") == "ok"
+        assert await control("drift 0.001") == "ok"
+        await probe.ask()
+        assert await probe.ask() is Seen.NOTHING
+    for wrong in ("head far", "fault bad-crc=2", "dance", ""):
+        assert "press a key" in await control(wrong)
+    writer.close()
+
+
+def test_a_drifting_head_hears_less_and_less() -> None:
+    meter = SimulatedMeter(seed=1)
+    meter.drift(100)
+    request = frame(GetSerialNoRequest())
+    heard = [len(meter.react(request, 1000.0 + second).answer) for second in range(0, 110, 10)]
+    assert heard[0] == heard[1] > heard[8] > heard[-1] == 0
+    meter.place_head(0)
+    assert len(meter.react(request, 2000.0).answer) == heard[0]

@@ -44,9 +44,19 @@ class NoAnswerError(KamstrupError):
 
 
 class PortError(KamstrupError):
-    """The serial port or network address could not be opened, or it was lost."""
+    """The serial port or network address could not be opened, or it was lost.
+
+    Args:
+        message: what is wrong, and what to do.
+        kind: `port_missing`, `port_busy`, `no_permission`, `unreachable` or `port_unusable`.
+
+    """
 
     exit_status = 5
+
+    def __init__(self, message: str, kind: str = "port_unusable") -> None:
+        self.kind = kind
+        super().__init__(message)
 
 
 class TelegramError(KamstrupError):

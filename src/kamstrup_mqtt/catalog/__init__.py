@@ -85,6 +85,12 @@ _NAMES = tuple(register.name for register in REGISTERS.values())
 INFO_CODE = _BY_NAME["info_code"].number
 FLOW = _BY_NAME["flow"].number
 VOLUME = _BY_NAME["volume"].number
+# Registers that say whose meter it is.
+PRIVATE_REGISTERS = frozenset(
+    register.number
+    for register in REGISTERS.values()
+    if register.kind == "identity" and not register.name.startswith("meter_type")
+)
 # Registers that hold only the low digits of a total, and the register with the whole of it.
 FINE_REGISTERS: Mapping[int, int] = {
     _BY_NAME[f"{name}_high_res"].number: _BY_NAME[name].number

@@ -1,7 +1,7 @@
 """The line to a meter and the session on it; imports nothing above `kmp` and the catalog."""
 
 from kamstrup_mqtt.meter.diagnose import SLEEPY_S, LinkMonitor
-from kamstrup_mqtt.meter.link import Port, check_port, list_ports
+from kamstrup_mqtt.meter.link import Port, Tap, check_port, list_ports
 from kamstrup_mqtt.meter.session import MeterSession, open_meter
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "LinkMonitor",
     "MeterSession",
     "Port",
+    "Tap",
     "check_port",
     "list_ports",
     "open_meter",

@@ -7,27 +7,35 @@ port can fail into a `PortError` that says what to check.
 import asyncio
 import contextlib
 import errno
+import fcntl
 import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kamstrup_mqtt.errors import PortError
-from kamstrup_mqtt.kmp import BAUD
+from kamstrup_mqtt.kmp import BAUD, Direction
 
 if TYPE_CHECKING:
     import serialx
 
 STOP_BITS = 2
+
+# Called with what was sent (a request) or received (an answer, or our echo, or noise).
+Tap = Callable[[Direction, bytes], None]
+
 _URL_SCHEMES = ("socket", "rfc2217")
 
 _OPEN_DEADLINE_S = 8.0  # a network address that answers at all does so sooner
 _CLOSE_DEADLINE_S = 1.0
+_SER2NET_BUSY = b"Port already in use"
+_LOCK_FOLDERS = (Path("/run/lock"), Path("/var/lock"))
+_TIOCGEXCL = 0x80045440  # whether a terminal is in exclusive mode (Linux)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +52,13 @@ class Link:
 
     Args:
         port: a device path, `socket://host:port` or `rfc2217://host:port`.
+        tap: called with all that passes, as it passes.
 
     """
 
-    def __init__(self, port: str) -> None:
+    def __init__(self, port: str, tap: Tap | None = None) -> None:
         self.port = port
+        self._tap: Tap = tap or (lambda _direction, _data: None)
         self._serial: serialx.AsyncSerial | None = None
 
     @property
@@ -67,6 +77,8 @@ class Link:
             return
         await self.close()
         check_port(self.port)
+        if "://" not in self.port:
+            _check_free(self.port)
         import serialx  # noqa: PLC0415 - costs 0.1 s, which only commands that open a port pay
 
         serial = serialx.async_serial_for_url(
@@ -91,6 +103,7 @@ class Link:
         with self._port_errors():
             async with asyncio.timeout(_OPEN_DEADLINE_S):
                 await self._opened().write(data)
+        self._tap(Direction.REQUEST, data)
 
     async def read(self, until: float) -> bytes:
         """What the line brings next, or b"" when nothing came `until` that time of the loop.
@@ -109,7 +122,15 @@ class Link:
                     return b""
                 raise
         if not data:  # how a stream tells its end
-            raise PortError(f"{self.port} hung up: unplugged, or closed by the other side")
+            raise PortError(
+                f"{self.port} hung up: unplugged, or closed by the other side", "port_missing"
+            )
+        if _SER2NET_BUSY in data:
+            raise PortError(
+                f"{self.port} is in use: ser2net serves one program at a time; stop the other one",
+                "port_busy",
+            )
+        self._tap(Direction.ANSWER, data)
         return data
 
     async def discard(self) -> None:
@@ -129,7 +150,7 @@ class Link:
         except PortError:
             raise
         except Exception as error:  # serialx raises OSError, SerialException, termios.error, ...
-            raise PortError(_explain(self.port, error)) from error
+            raise _explain(self.port, error) from error
 
 
 def check_port(port: str) -> None:
@@ -164,40 +185,100 @@ def list_ports() -> list[Port]:
     return sorted(ports, key=lambda port: (port.path == port.device, port.path))
 
 
-def _explain(port: str, error: Exception) -> str:
-    """One line on what is wrong with `port` and what to do about it."""
+def _check_free(port: str) -> None:
+    """Raise PortError when another program claimed `port` in a way that opening it ignores.
+
+    That is by a lock file, as ser2net and terminal programs do, by a record lock, or by exclusive
+    mode, which does not keep root out.
+    """
+    for folder in _LOCK_FOLDERS:
+        with contextlib.suppress(OSError, ValueError):
+            process = int((folder / f"LCK..{Path(port).name}").read_text(encoding="utf-8"))
+            if process != os.getpid() and Path(f"/proc/{process}").exists():
+                raise _busy(port)
+    if _locker(port) is not None:
+        raise _busy(port)
+    with contextlib.suppress(OSError):  # which opening it for good will tell
+        descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            exclusive = fcntl.ioctl(descriptor, _TIOCGEXCL, bytes(4))
+        finally:
+            os.close(descriptor)
+        if any(exclusive):
+            raise _busy(port)
+
+
+def _busy(port: str) -> PortError:
+    return PortError(
+        f"{port} is in use: stop {_holder(port) or 'the other program that reads it'}", "port_busy"
+    )
+
+
+def _explain(port: str, error: Exception) -> PortError:
+    """What is wrong with `port` and what to do about it, in one line."""
     if isinstance(error, TimeoutError):
-        return f"{port} did not open within {_OPEN_DEADLINE_S:.0f} s: check host, port and network"
+        return PortError(
+            f"{port} did not open within {_OPEN_DEADLINE_S:.0f} s: check host, port and network",
+            "unreachable",
+        )
     if "://" in port:
         if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # also where several addresses did
-            return f"{port} refused the connection: check that ser2net runs there, on that port"
-        reason = error.strerror if isinstance(error, OSError) else None
-        return f"{port} cannot be reached: {reason or error}; check host, port and network"
+            text = f"{port} refused the connection: check that ser2net runs there, on that port"
+        else:
+            reason = error.strerror if isinstance(error, OSError) else None
+            text = f"{port} cannot be reached: {reason or error}; check host, port and network"
+        return PortError(text, "unreachable")
     code = getattr(error, "errno", None) or next(iter(error.args), None)
     match code:
         case errno.ENOENT | errno.ENXIO | errno.ENODEV:
-            return f"{port} does not exist: plug the head in, or find it with `kamstrup-mqtt ports`"
+            return PortError(
+                f"{port} does not exist: plug the head in, or find it with `kamstrup-mqtt ports`",
+                "port_missing",
+            )
         case errno.EACCES | errno.EPERM:
-            return f"no permission to open {port}: {_membership(port)}"
+            return PortError(f"no permission to open {port}: {_membership(port)}", "no_permission")
         case errno.EBUSY | errno.EAGAIN:
-            return f"{port} is in use: stop {_holder(port) or 'the other program that reads it'}"
+            return _busy(port)
         case errno.ENOTTY | errno.EISDIR | errno.EINVAL:
-            return f"{port} is no serial port: find it with `kamstrup-mqtt ports`"
+            return PortError(f"{port} is no serial port: find it with `kamstrup-mqtt ports`")
         case errno.EIO:
-            return f"{port} was lost: unplugged, or taken by another program"
-    return f"{port} cannot be used: {error}"
+            return PortError(
+                f"{port} was lost: unplugged, or taken by another program", "port_missing"
+            )
+    return PortError(f"{port} cannot be used: {error}")
 
 
 def _holder(port: str) -> str | None:
-    """The other program that has `port` open, as far as we may know."""
+    """The other program that has `port` locked or else open, as far as we may know."""
+    if (process := _locker(port)) is not None:
+        return _name(process)
     device = os.path.realpath(port)
-    for process in Path("/proc").glob("[0-9]*"):
-        if process.name == str(os.getpid()):
+    for folder in Path("/proc").glob("[0-9]*"):
+        if folder.name == str(os.getpid()):
             continue
         with contextlib.suppress(OSError):  # another user's, or just ended
-            if any(str(link.readlink()) == device for link in (process / "fd").iterdir()):
-                command = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
-                return f"'{command}' (process {process.name}), which reads it"
+            if any(str(link.readlink()) == device for link in (folder / "fd").iterdir()):
+                return _name(folder.name)
+    return None
+
+
+def _locker(port: str) -> str | None:
+    """The number of another process that has `port` locked."""
+    with contextlib.suppress(OSError):
+        status = os.stat(port)  # noqa: PTH116 - see _membership
+        major, minor = os.major(status.st_dev), os.minor(status.st_dev)
+        file = f"{major:02x}:{minor:02x}:{status.st_ino}"
+        for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():
+            fields = line.split()  # number, FLOCK or POSIX, ADVISORY, WRITE, process, file, range
+            if file in fields and "->" not in fields and fields[4] != str(os.getpid()):
+                return fields[4]
+    return None
+
+
+def _name(process: str) -> str | None:
+    with contextlib.suppress(OSError):  # ended, or in a container of its own
+        command = Path(f"/proc/{process}/comm").read_text(encoding="utf-8", errors="replace")
+        return f"'{command.strip()}' (process {process}), which reads it"
     return None
 
 

@@ -33,7 +33,7 @@ from kamstrup_mqtt.kmp import (
     format_value,
 )
 from kamstrup_mqtt.meter.conversation import AnswerT, Conversation
-from kamstrup_mqtt.meter.link import Link
+from kamstrup_mqtt.meter.link import Link, Tap
 from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
 from kamstrup_mqtt.status import Counters
 
@@ -51,14 +51,14 @@ _log = logging.getLogger(__name__)
 
 
 class MeterSession:
-    """One meter on one line. Made by `open_meter`, which also closes it.
+    """One meter on one line, given by its port or as it is. Made by `open_meter`, which closes it.
 
     The line is reopened by itself when it hung up. `identity` is asked for once a connection.
     """
 
-    def __init__(self, port: str) -> None:
+    def __init__(self, line: str | Link, tap: Tap | None = None) -> None:
         self.identity = MeterIdentity()
-        self._link = Link(port)
+        self._link = line if isinstance(line, Link) else Link(line, tap)
         self._conversation = Conversation(self._link)
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
         self._type_tries = 0
@@ -279,18 +279,19 @@ def _reason(fault: KamstrupError) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_meter(port: str) -> AsyncIterator[MeterSession]:
+async def open_meter(port: str, tap: Tap | None = None) -> AsyncIterator[MeterSession]:
     """Open a session with the meter on `port`, and close it at the end.
 
     Args:
         port: a device path such as `/dev/serial/by-id/...`, `socket://host:port` or
             `rfc2217://host:port`.
+        tap: called with all bytes that pass, as they pass.
 
     Raises:
         PortError: the port cannot be opened; the message says what to check.
 
     """
-    session = MeterSession(port)
+    session = MeterSession(port, tap)
     await session.open()
     try:
         yield session

@@ -35,7 +35,7 @@ class House:
         self.hours = 31622.0
         self.max_power_kw = 21.4
         self.max_flow_l_h = 1007.0
-        self._outside: float | None = None
+        self._outside: float | None = None  # the time outside, from the first `advance` on
         self._feel()
 
     def advance(self, outside: float) -> None:
@@ -47,6 +47,12 @@ class House:
                 self._live(min(step, remaining))
                 remaining -= step
         self._outside = outside
+
+    def live_through(self, seconds: float, step: float) -> None:
+        """Live `seconds` of the house's own time at once, in steps of so many seconds."""
+        while seconds > 0:
+            self._live(min(step, seconds))
+            seconds -= step
 
     def _live(self, seconds: float) -> None:
         hours = seconds / 3600

@@ -6,14 +6,14 @@ register the catalog knows for its model.
 
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
 from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from kamstrup_mqtt.catalog import INFO_CODE, REGISTERS, UNITS
+from kamstrup_mqtt.catalog import INFO_CODE, REGISTERS, UNITS, VOLUME
 from kamstrup_mqtt.errors import TelegramError
 from kamstrup_mqtt.kmp import (
     HEAT_METER,
@@ -38,6 +38,7 @@ from kamstrup_mqtt.kmp.value import TEXT
 from kamstrup_mqtt.simulator.house import House
 
 DEFAULT_SERIAL = 71343479
+_OTHERS_QUESTION = GetRegisterRequest((VOLUME,))
 
 
 class Fault(StrEnum):
@@ -47,7 +48,9 @@ class Fault(StrEnum):
     TRUNCATED = "truncated"  # the answer ends in the middle
     GARBAGE_BEFORE = "garbage-before"  # noise, and then the answer
     SILENT = "silent"  # no answer
-    ASLEEP = "asleep"  # no answer, until somebody presses a button: see `wake`
+    ASLEEP = "asleep"  # no answer, until somebody presses a key: see `wake`
+    ECHO_ONLY = "echo-only"  # the head mirrors the request, and no answer
+    OTHER_PROGRAM = "other-program"  # another program asks meanwhile, and is answered
     HANG_UP = "hang-up"  # half an answer, and the connection closes
     WRONG_REGISTER = "wrong-register"  # a valid answer to another question
     FLOOD = "flood"  # bytes without end
@@ -72,16 +75,23 @@ _CODES = {symbol: code for code, symbol in sorted(UNITS.items(), reverse=True)}
 _CODES |= {"": 51, "datetime": 79}
 _SMALL_UNITS = ("°C", "K", "kW", "l/h")
 _DATED = ("date", "datetime", "month-day")
+# How far away the head flips a bit of an answer, first sometimes and then always, and loses bytes.
+_FLIPS = (0.1, 0.6)
+_LOSES = (0.5, 1.0)
 HIGH_RES_WRAP_WH = 10_000_000  # the 403's high resolution register holds the low digits only
 
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What the meter does: send these bytes, and then perhaps hang up or flood the line."""
+    """What the meter does: send these bytes, and then perhaps hang up or flood the line.
+
+    With `echo` the head mirrors the request first, also where it does not do so usually.
+    """
 
     answer: bytes = b""
     hang_up: bool = False
     flood: bool = False
+    echo: bool = False
 
 
 class SimulatedMeter:
@@ -112,10 +122,34 @@ class SimulatedMeter:
         self.registers = frozenset(r.number for r in REGISTERS.values() if model in r.models)
         self.requests: deque[Message] = deque(maxlen=1000)  # the latest, for whoever watches
         self._chance = random.Random(seed)
+        self._head = 0.0
+        self._drift: tuple[float, float] | None = None  # its begin, and how long it takes
+        self._now = 0.0
+
+    def measure(self, numbers: Iterable[int]) -> tuple[RegisterValue, ...]:
+        """What those of its registers hold now, without a telegram."""
+        values = self._values()
+        return tuple(self._register(n, values) for n in numbers if n in self.registers)
 
     def wake(self) -> None:
-        """Press a button: the meter stays awake from now on."""
+        """Press a key: the meter stays awake from now on."""
         self.faults.pop(Fault.ASLEEP, None)
+
+    @property
+    def head(self) -> float:
+        """How far the head is from its place: 0 hears all, from 1 on nothing."""
+        if self._drift is None:
+            return self._head
+        begun, takes_s = self._drift
+        return self._head + (self._now - begun) / takes_s
+
+    def place_head(self, away: float) -> None:
+        """Put the head so far `away` from its place."""
+        self._head, self._drift = away, None
+
+    def drift(self, seconds: float) -> None:
+        """Let the head slip from where it is, by so many seconds from 0 to 1."""
+        self._head, self._drift = self.head, (self._now, seconds)
 
     def react(self, frame: Frame, now: float) -> Reaction:
         """What happens when `frame` arrives: an answer, silence, or a fault.
@@ -126,6 +160,9 @@ class SimulatedMeter:
 
         """
         self.house.advance(now)
+        if self._now == 0.0 and self._drift is not None:  # a drift begins with the first request
+            self._drift = (now, self._drift[1])
+        self._now = now
         try:
             request = decode(frame)
         except TelegramError:
@@ -136,8 +173,23 @@ class SimulatedMeter:
         self.requests.append(request)
         for fault, rate in self.faults.items():
             if self._chance.random() < rate:
+                if fault is Fault.OTHER_PROGRAM:
+                    return self._talk_to_other()
                 return _FAULTS[fault](answer, self._chance)
-        return Reaction(encode(answer))
+        return Reaction(self._as_heard(encode(answer)))
+
+    def _talk_to_other(self) -> Reaction:
+        """Another program's question, and the meter's answer to that."""
+        others = self._answer(_OTHERS_QUESTION)
+        return Reaction(encode(_OTHERS_QUESTION) + (encode(others) if others else b""))
+
+    def _as_heard(self, telegram: bytes) -> bytes:
+        """What a head that is not in its place makes of an answer: flipped bits, lost bytes."""
+        heard = bytearray(telegram)
+        if self._chance.random() < _share(self.head, *_FLIPS):
+            heard[self._chance.randrange(1, len(heard) - 1)] ^= 1 << self._chance.randrange(8)
+        lost = _share(self.head, *_LOSES)
+        return bytes(byte for byte in heard if self._chance.random() >= lost)
 
     def _answer(self, request: Message) -> Answer | None:
         """The right answer, or None where a meter stays silent."""
@@ -147,10 +199,7 @@ class SimulatedMeter:
             case GetSerialNoRequest():
                 return GetSerialNoAnswer(self.serial)
             case GetRegisterRequest(numbers) if 1 <= len(numbers) <= MAX_REGISTERS:
-                values = self._values()
-                return GetRegisterAnswer(
-                    tuple(self._register(n, values) for n in numbers if n in self.registers)
-                )
+                return GetRegisterAnswer(self.measure(numbers))
         return None
 
     def _register(self, number: int, values: Mapping[int, Value]) -> RegisterValue:
@@ -213,6 +262,11 @@ class SimulatedMeter:
         }
 
 
+def _share(away: float, begins: float, ends: float) -> float:
+    """0 up to `begins`, 1 from `ends` on, and in proportion between them."""
+    return min(1.0, max(0.0, (away - begins) / (ends - begins)))
+
+
 def _exact(number: float, decimals: int) -> Decimal:
     """A simulated quantity with the decimals of the meter's display."""
     return Decimal(round(number * 10**decimals)).scaleb(-decimals)
@@ -256,6 +310,7 @@ _FAULTS: Mapping[Fault, Callable[[Answer, random.Random], Reaction]] = {
     ),
     Fault.SILENT: lambda _answer, _chance: Reaction(),
     Fault.ASLEEP: lambda _answer, _chance: Reaction(),
+    Fault.ECHO_ONLY: lambda _answer, _chance: Reaction(echo=True),
     Fault.HANG_UP: lambda answer, chance: Reaction(_cut(answer, chance).answer, hang_up=True),
     Fault.WRONG_REGISTER: _mistake,
     Fault.FLOOD: lambda _answer, _chance: Reaction(flood=True),

@@ -10,11 +10,19 @@ import random
 import tty
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from kamstrup_mqtt.kmp import BYTE_S, Direction, Frame, FrameReader, encode_frame
-from kamstrup_mqtt.simulator.meter import SimulatedMeter
+from kamstrup_mqtt.simulator.meter import Reaction
 
 _FLOOD_CHUNK = 256
+
+
+class Meter(Protocol):
+    """What can be served: a simulated meter, or one that repeats a capture."""
+
+    def react(self, frame: Frame, now: float) -> Reaction:
+        """What happens when the request `frame` arrives at `now`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ class Line:
 
 @contextlib.asynccontextmanager
 async def serve_tcp(
-    meter: SimulatedMeter, host: str = "127.0.0.1", port: int = 0, line: Line | None = None
+    meter: Meter, host: str = "127.0.0.1", port: int = 0, line: Line | None = None
 ) -> AsyncIterator[str]:
     """Serve `meter` on TCP and yield its URL, such as socket://127.0.0.1:4001.
 
@@ -66,7 +74,7 @@ async def serve_tcp(
 
 
 @contextlib.asynccontextmanager
-async def serve_pty(meter: SimulatedMeter, line: Line | None = None) -> AsyncIterator[str]:
+async def serve_pty(meter: Meter, line: Line | None = None) -> AsyncIterator[str]:
     """Serve `meter` on a new pseudo terminal and yield its path. It cannot hang up."""
     loop = asyncio.get_running_loop()
     ours, theirs = os.openpty()  # theirs stays open here too, so that readers may come and go
@@ -90,7 +98,7 @@ async def serve_pty(meter: SimulatedMeter, line: Line | None = None) -> AsyncIte
 
 
 async def _converse(
-    meter: SimulatedMeter, line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    meter: Meter, line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     """Answer requests until the other side, or the meter, hangs up."""
     frames = FrameReader()
@@ -108,9 +116,7 @@ async def _converse(
     writer.close()
 
 
-async def _react(
-    meter: SimulatedMeter, line: Line, request: Frame, writer: asyncio.StreamWriter
-) -> bool:
+async def _react(meter: Meter, line: Line, request: Frame, writer: asyncio.StreamWriter) -> bool:
     loop = asyncio.get_running_loop()
     now = loop.time()
     raw = encode_frame(request)
@@ -119,6 +125,8 @@ async def _react(
     answering = now + len(raw) * BYTE_S * line.pace + line.turnaround_s
     await asyncio.sleep(answering - loop.time())
     reaction = meter.react(request, now)
+    if reaction.echo and not line.echo:
+        await _send(writer, raw, now, pace=line.pace)
     await _send(writer, reaction.answer, answering, pace=line.pace)
     while reaction.flood:
         await _send(writer, random.randbytes(_FLOOD_CHUNK), loop.time(), pace=line.pace)
