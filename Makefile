@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-DEBIAN_PACKAGES := mosquitto ser2net openssl
+DEBIAN_PACKAGES := mosquitto ser2net socat openssl chromium
 
-.PHONY: help demo test check bench proof fuzz servers clean
+.PHONY: help demo test check bench proof fuzz screenshots servers clean
 
 help:
 	@echo "make demo    the whole thing without hardware, until Ctrl-C"
 	@echo "make test    lint, types and all tests"
 	@echo "make check   lint and types only"
 	@echo "make bench   the benchmarks, one line a figure"
-	@echo "make proof   faults, kills and a day of readings, counted (15 minutes)"
+	@echo "make proof   faults, kills and a day of readings, and a year, counted (20 minutes)"
 	@echo "make fuzz    coverage-guided fuzzing of all that takes bytes from outside"
+	@echo "make screenshots  those of the README"
 	@echo "make clean   remove what these made"
 
 demo: $(VENV)/.demo
@@ -33,6 +34,9 @@ bench: $(VENV)/.bench
 
 proof: servers $(VENV)/.test
 	@$(BIN)/python benchmarks/proof.py $(ARGS)
+
+screenshots: servers $(VENV)/.test
+	@$(BIN)/python docs/screenshots.py
 
 # So many inputs for each target; the corpus grows in fuzz/corpus.
 FUZZ_RUNS ?= 100000

@@ -6,10 +6,13 @@ Measured against a peer, against what the wire allows, and against times that us
 import asyncio
 import logging
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from pykmp.client import ClientCodec, EncodedClientResponse
 from pykmp.codec import CrcChecksumInvalidError, FloatCodec, PhysicalBytes
@@ -27,7 +30,8 @@ from kamstrup_mqtt.kmp import (
     decode,
     encode,
 )
-from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, serve_tcp
+from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, past, serve_tcp
+from kamstrup_mqtt.store import Archive, History, local_zone
 
 ROUNDS = 30
 TELEGRAMS = 200
@@ -145,8 +149,32 @@ async def bench_end() -> None:
     print(f"clean end on SIGTERM vs {END_LIMIT_S:g} s: {took / END_LIMIT_S:.3f}x")
 
 
+async def bench_charts() -> None:
+    """A year by the day as the page draws it, against merely reading its hours from the file."""
+    end = datetime.now(local_zone()).replace(minute=0, second=0, microsecond=0)
+    begin = end - timedelta(days=365)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "history.db")
+        history = History(path, 1e9)
+        await history.open()
+        await history.take_in(
+            ("meter", readout) for readout in past(SimulatedMeter(), NUMBERS, begin, end)
+        )
+        await history.close()
+        plain = sqlite3.connect(path)
+        query = "SELECT hour, first, last FROM hour WHERE meter = 1 AND register = 60"
+        with Archive(path) as archive:
+            drawn = min(
+                seconds(lambda: archive.used("meter", 60, begin, end, "day")) for _ in range(ROUNDS)
+            )
+        read = min(seconds(lambda: plain.execute(query).fetchall()) for _ in range(ROUNDS))
+        plain.close()
+    print(f"a year by day vs a plain query of its hours: {drawn / read:.1f}x")
+
+
 def main() -> None:
     bench_decoding()
+    asyncio.run(bench_charts())
     asyncio.run(bench_readout())
     asyncio.run(bench_silence())
     asyncio.run(bench_end())

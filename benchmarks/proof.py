@@ -1,8 +1,8 @@
 """Proof, with a fixed seed, that nothing is wrong and nothing is lost: `make proof`.
 
-Three campaigns on real parts: telegrams with every fault, a gateway that is killed again and again
-while its broker comes and goes, and as many readouts as a day of minutes has. Each prints what was
-counted; the exit status is 1 when one of them failed.
+Four campaigns on real parts: telegrams with every fault, a gateway that is killed again and again
+while its broker comes and goes, as many readouts as a day of minutes has, and a year of minutes in
+the history. Each prints what was counted; the exit status is 1 when one of them failed.
 """
 
 import asyncio
@@ -16,16 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
 import aiomqtt
 
-from kamstrup_mqtt import KamstrupError
+from kamstrup_mqtt import KamstrupError, Readout
+from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, register_numbers
 from kamstrup_mqtt.kmp import decode_value
 from kamstrup_mqtt.meter import open_meter
-from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_tcp
-from kamstrup_mqtt.store import History
+from kamstrup_mqtt.simulator import Fault, SimulatedMeter, past, serve_tcp
+from kamstrup_mqtt.store import Archive, History, local_zone
 
 SEED = 20261124
 TELEGRAMS = 10_000
@@ -206,9 +210,46 @@ def resident(process: int) -> int:
     return 0
 
 
+async def year_campaign(every: timedelta) -> bool:
+    """A year of the usual parameters: what it takes, and that its months add up to the digit."""
+    end = datetime.now(local_zone()).replace(minute=0, second=0, microsecond=0)
+    begin = end - timedelta(days=365)
+    counters: dict[datetime, Decimal] = {}
+
+    def noted(readouts: Iterator[Readout]) -> Iterator[tuple[str, Readout]]:
+        for readout in readouts:
+            counters[readout.time] = Decimal(readout["energy"].text)
+            yield "meter", readout
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "history.db")
+        history = History(path, 1e9)
+        await history.open()
+        meter, registers = SimulatedMeter(), register_numbers(CLASSIC_PARAMETERS)
+        count, _ = await history.take_in(noted(past(meter, registers, begin, end, every)))
+        await history.close()
+        size = path.stat().st_size
+        with Archive(path) as archive:
+            _, months = archive.used("meter", 60, begin, end, "month")
+            drawn = {}
+            for by in ("hour", "day", "month"):
+                first = end - timedelta(days=62) if by == "hour" else begin
+                started = time.perf_counter()
+                archive.used("meter", 60, first, end, by)
+                drawn[by] = (time.perf_counter() - started) * 1000
+    whole = [period for period in months.periods if period.complete]
+    wrong = sum(period.used != counters[period.end] - counters[period.begin] for period in whole)
+    print(
+        f"year: {count} readouts of {len(registers)} parameters, {size / 1e6:.0f} MB, "
+        f"{size / count:.0f} bytes each, {len(whole)} whole months, {wrong} wrong; drawn in "
+        + ", ".join(f"{took:.0f} ms by {by}" for by, took in drawn.items())
+    )
+    return wrong == 0 and len(whole) >= 11 and size < 250e6
+
+
 async def main() -> None:
     began = time.monotonic()
-    wanted = sys.argv[1:] or ["faults", "kills", "day"]
+    wanted = sys.argv[1:] or ["faults", "kills", "day", "year"]
     fine = True
     if "faults" in wanted:
         fine &= await fault_campaign(TELEGRAMS)
@@ -216,6 +257,8 @@ async def main() -> None:
         fine &= await kill_campaign(KILLS)
     if "day" in wanted:
         fine &= await day_campaign(READOUTS)
+    if "year" in wanted:
+        fine &= await year_campaign(timedelta(minutes=1))
     print(f"{'proved' if fine else 'FAILED'} in {time.monotonic() - began:.0f} s")
     sys.exit(not fine)
 

@@ -106,6 +106,23 @@ def ser2net(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         server.stop()
 
 
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Become somebody without any permission, for as long as the block lasts."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody without permission")
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
 COMMAND = [sys.executable, "-m", "kamstrup_mqtt"]
 
 

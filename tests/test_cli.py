@@ -16,7 +16,7 @@ from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS
 from kamstrup_mqtt.kmp import GetRegisterAnswer, RegisterValue, encode
 from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, serve_pty, serve_tcp
 
-from .conftest import COMMAND, free_port, kamstrup_mqtt
+from .conftest import COMMAND, as_nobody, free_port, kamstrup_mqtt
 from .test_telegram import CAPTURES, captures
 
 Background = Callable[..., subprocess.Popen[str]]
@@ -120,8 +120,6 @@ def test_a_port_that_cannot_be_opened_is_status_5() -> None:
 
 
 async def test_no_permission_names_the_group() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody without permission")
     import concurrent.futures.thread  # noqa: F401 - nobody may not read root's Python
 
     import serialx  # noqa: F401
@@ -130,20 +128,11 @@ async def test_no_permission_names_the_group() -> None:
     path = os.ttyname(theirs)
     Path(path).chmod(0o660)
     os.chown(path, 0, 20)  # dialout on Debian
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(65534)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(PortError, match="sudo usermod -aG dialout nobody"):
-            async with open_meter(path):
-                pass
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
-        os.close(ours)
-        os.close(theirs)
+    with as_nobody(), pytest.raises(PortError, match="sudo usermod -aG dialout nobody"):
+        async with open_meter(path):
+            pass
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_traceback_only_with_debug() -> None:

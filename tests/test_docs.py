@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import click
 import pytest
 import yaml
 
 from kamstrup_mqtt import catalog
-from kamstrup_mqtt.cli.main import cli
+from kamstrup_mqtt.cli.main import COMMANDS, cli
 from kamstrup_mqtt.gateway.commands import wanted_readout
 from kamstrup_mqtt.gateway.config import _SECTIONS, load_config
+from kamstrup_mqtt.gateway.doctor import Finding
 from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
 from kamstrup_mqtt.status import LinkState
 
@@ -22,8 +25,10 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_command_is_in_the_readme_and_has_help() -> None:
-    for name, command in cli.commands.items():
-        assert f"`kamstrup-mqtt {name}" in README
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert f"`kamstrup-mqtt {name}" in README, name
         assert command.help
 
 
@@ -76,7 +81,7 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=str)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+    for link in re.findall(r"\]\(((?!https:)[^)]+)\)", page.read_text()):
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
         assert target.exists(), link
@@ -97,10 +102,27 @@ def test_the_states_are_those_of_the_readme() -> None:
         assert f"| `<topic>/{topic}` |" in README
 
 
+def test_the_findings_of_the_doctor_are_all_explained() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    table = page[page.index("| finding | meaning |") :]
+    assert [row[0].strip("`") for row in rows(table)] == list(Finding)
+
+
+@pytest.mark.parametrize("model", ["402", "403", "603"])
+def test_the_drawings_are_drawings_and_can_be_read_aloud(model: str) -> None:
+    drawing = ET.parse(ROOT / "docs" / "images" / f"placing-{model}.svg").getroot()
+    namespace = {"svg": "http://www.w3.org/2000/svg"}
+    title, description = drawing.find("svg:title", namespace), drawing.find("svg:desc", namespace)
+    assert title is not None
+    assert title.text == f"Placing the head on a MULTICAL {model}"
+    assert description is not None
+    assert drawing.get("role") == "img"
+
+
 def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    unit = (ROOT / "packaging" / "kamstrup-mqtt.service").read_text()
+    unit = (ROOT / "src/kamstrup_mqtt/gateway/kamstrup-mqtt.service").read_text()
     program = "/opt/kamstrup-mqtt/bin/kamstrup-mqtt"
     assert f"ExecStart={program} run" in unit
     path = tmp_path / "kamstrup-mqtt.service"

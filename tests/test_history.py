@@ -231,4 +231,4 @@ async def test_without_room_even_the_undelivered_goes_and_is_told(
         kept = numbers(await store.after(0, 10_000))
     assert kept == list(range(kept[0], 3001))
     assert 0 < kept[0] < 3000
-    assert "oldest readouts are removed" in caplog.text
+    assert "oldest are removed" in caplog.text

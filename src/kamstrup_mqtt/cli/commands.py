@@ -39,7 +39,8 @@ debug_option = click.option(
 )
 
 
-def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option -c to a command."""
     return click.option(
         "-c",
         "--config",
@@ -51,9 +52,10 @@ def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def _complete_port(
+def complete_port(
     _ctx: click.Context, _argument: click.Parameter, begun: str
 ) -> list[CompletionItem]:
+    """The ports of this machine, for the shell to complete."""
     found = [CompletionItem(port.path, help=port.description) for port in list_ports()]
     return [item for item in found if item.value.startswith(begun)]
 
@@ -66,10 +68,16 @@ def _complete_parameter(
     return [item for item in found if item.value.lower().startswith(begun.lower())]
 
 
-@click.command()
-@_config_option
+@click.command("run")
+@config_option
+@click.option(
+    "--capture",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Record all that goes over the lines, with numbers masked, up to 10 MB.",
+)
 @debug_option
-def run(path: Path) -> None:
+def run_command(path: Path, capture: Path | None) -> None:
     """Run the gateway: read the meters at their interval and publish over MQTT.
 
     It stays in the foreground and ends cleanly on SIGTERM or Ctrl-C. A broker or meter that is
@@ -85,7 +93,7 @@ def run(path: Path) -> None:
         log_to_file(config.log.file)
     for warning in config.warnings:
         logging.getLogger(__name__).warning(warning)
-    asyncio.Runner().run(until_signal(run_gateway(config)))
+    asyncio.Runner().run(until_signal(run_gateway(config, capture)))
     logging.getLogger(__name__).info("Stopped")
     # Everything is closed, but for a thread that may still wait for an unreachable broker, and
     # that a normal exit would wait for in turn.
@@ -93,15 +101,17 @@ def run(path: Path) -> None:
     os._exit(0)
 
 
-@click.command()
-@click.argument("port", shell_complete=_complete_port)
+@click.command("read")
+@click.argument("port", shell_complete=complete_port)
 @click.argument(
     "parameters", metavar="[PARAMETER]...", nargs=-1, shell_complete=_complete_parameter
 )
 @click.option("--all", "everything", is_flag=True, help="Every register of the catalog.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @debug_option
-def read(port: str, parameters: tuple[str, ...], *, everything: bool, as_json: bool) -> None:
+def read_command(
+    port: str, parameters: tuple[str, ...], *, everything: bool, as_json: bool
+) -> None:
     """Read the meter on PORT once.
 
     PORT is a device such as /dev/ttyUSB0, or socket://host:port. PARAMETER is a name such as
@@ -128,10 +138,10 @@ def read(port: str, parameters: tuple[str, ...], *, everything: bool, as_json: b
         raise KamstrupError("the meter has none of these registers; try `--all`")
 
 
-@click.command()
-@_config_option
+@click.command("check")
+@config_option
 @debug_option
-def check(path: Path) -> None:
+def check_command(path: Path) -> None:
     """Check the configuration, without touching a port or the broker."""
     from kamstrup_mqtt.gateway.config import load_config
     from kamstrup_mqtt.gateway.schedule import duration
@@ -148,10 +158,10 @@ def check(path: Path) -> None:
         )
 
 
-@click.command()
-@_config_option
+@click.command("health")
+@config_option
 @debug_option
-def health(path: Path) -> None:
+def health_command(path: Path) -> None:
     """Ask the running gateway how it is: exit status 0 when all is well, 1 when not.
 
     All is well when it reads every meter, and is connected to the broker.
@@ -165,9 +175,9 @@ def health(path: Path) -> None:
         sys.exit(KamstrupError.exit_status)
 
 
-@click.command()
+@click.command("ports")
 @debug_option
-def ports() -> None:
+def ports_command() -> None:
     """List the serial ports, those with a stable name first, with what is plugged in."""
     found = list_ports()
     if not found:
@@ -175,11 +185,11 @@ def ports() -> None:
     show.print_ports(found)
 
 
-@click.command()
+@click.command("decode")
 @click.argument("telegrams", metavar="[HEX]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a telegram.")
 @debug_option
-def decode(telegrams: tuple[str, ...], *, as_json: bool) -> None:
+def decode_command(telegrams: tuple[str, ...], *, as_json: bool) -> None:
     """Explain telegrams given in hex.
 
     Each HEX is a telegram; without any, they are read from standard input, one a line. Exit status

@@ -6,27 +6,54 @@ Exit status: 0 fine, 1 the work failed, 2 wrong usage or configuration, 3 the me
 
 import os
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from kamstrup_mqtt.cli.commands import check, decode, health, ports, read, run
 from kamstrup_mqtt.cli.show import complain
-from kamstrup_mqtt.cli.trial import demo, simulate
 from kamstrup_mqtt.errors import KamstrupError
 
 _INTERRUPTED = 130  # what shells say of Ctrl-C
 
 
-class _InOrder(click.Group):
-    """Lists the commands in the order a newcomer needs them."""
+# The commands in the order a newcomer needs them, and the module of each, which is loaded only for
+# it: a gateway that runs for years needs no live view.
+COMMANDS = {
+    "setup": "setup",
+    "run": "commands",
+    "read": "commands",
+    "check": "commands",
+    "health": "commands",
+    "ports": "commands",
+    "align": "align",
+    "doctor": "doctor",
+    "history": "history",
+    "export": "history",
+    "import": "history",
+    "password": "password",
+    "capture": "captures",
+    "replay": "captures",
+    "decode": "commands",
+    "simulate": "trial",
+    "demo": "trial",
+}
 
+
+class _OnDemand(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"kamstrup_mqtt.cli.{COMMANDS[name]}")
+        command: click.Command = getattr(module, f"{name}_command")
+        return command
 
 
 @click.group(
-    cls=_InOrder,
+    cls=_OnDemand,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 fine, 1 the work failed, 2 wrong usage or configuration, "
@@ -40,16 +67,13 @@ def cli(context: click.Context) -> None:
     \b
     Try it without a meter:    kamstrup-mqtt demo
     Find the head's port:      kamstrup-mqtt ports
-    Read the meter once:       kamstrup-mqtt read /dev/ttyUSB0
-    Then write config.yaml:    kamstrup-mqtt check
-    And run the gateway:       kamstrup-mqtt run
+    Find the head's place:     kamstrup-mqtt align /dev/ttyUSB0
+    Write config.yaml:         kamstrup-mqtt setup
+    Run the gateway:           kamstrup-mqtt run
+    When something is wrong:   kamstrup-mqtt doctor
     """  # noqa: D301 - \b is click's mark for lines to keep
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for _command in (run, read, check, health, ports, decode, simulate, demo):
-    cli.add_command(_command)
 
 
 def main() -> NoReturn:

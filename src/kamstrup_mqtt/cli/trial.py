@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import sys
+from pathlib import Path
 
 import click
 
+from kamstrup_mqtt.cli.captures import read_capture_file
 from kamstrup_mqtt.cli.commands import debug_option
 from kamstrup_mqtt.cli.show import complain
 from kamstrup_mqtt.errors import KamstrupError
@@ -14,13 +16,21 @@ from kamstrup_mqtt.simulator import (
     MODELS,
     Fault,
     Line,
+    Meter,
+    ReplayedMeter,
     SimulatedMeter,
+    fault_rate,
+    serve_control,
     serve_pty,
     serve_tcp,
 )
 
 
-def _address(_ctx: click.Context, _option: click.Parameter, text: str) -> tuple[str, int]:
+def _address(
+    _ctx: click.Context, _option: click.Parameter, text: str | None
+) -> tuple[str, int] | None:
+    if text is None:
+        return None
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 0xFFFF:
         raise click.BadParameter(f"'{text}' is not HOST:PORT, such as 127.0.0.1:4001")
@@ -30,21 +40,16 @@ def _address(_ctx: click.Context, _option: click.Parameter, text: str) -> tuple[
 def _rates(
     _ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]
 ) -> dict[Fault, float]:
-    rates = {}
-    for text in given:
-        name, _, often = text.partition("=")
-        try:
-            fault, rate = Fault(name), float(often)
-        except ValueError:
-            fault, rate = None, 0.0
-        if fault is None or not 0 <= rate <= 1:
-            known = ", ".join(Fault)
-            raise click.BadParameter(f"'{text}' is not FAULT=RATE with a rate 0 to 1 of {known}")
-        rates[fault] = rate
-    return rates
+    try:
+        return dict(fault_rate(text) for text in given)
+    except ValueError as error:
+        known = ", ".join(Fault)
+        raise click.BadParameter(
+            f"'{' '.join(given)}' is not FAULT=RATE with a rate 0 to 1 of {known}"
+        ) from error
 
 
-@click.command()
+@click.command("simulate")
 @click.option(
     "--listen",
     "address",
@@ -80,9 +85,30 @@ def _rates(
     callback=_rates,
     help=f"How often a fault strikes, such as bad-crc=0.3; may be repeated: {', '.join(Fault)}.",
 )
+@click.option(
+    "--head",
+    metavar="AWAY",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="How far the head is from its place, 0 to 1: first damage, then lost bytes.",
+)
+@click.option("--drift", metavar="SECONDS", type=float, help="Let the head slip in so long.")
+@click.option(
+    "--control",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Listen there for lines such as key, head 0.3, drift 60 and fault bad-crc=0.3.",
+)
+@click.option(
+    "--replay",
+    "capture",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Be the meter of a capture instead.",
+)
 @click.option("--seed", type=int, help="Makes faults strike the same way each time.")
 @debug_option
-def simulate(
+def simulate_command(
     *,
     address: tuple[str, int],
     pty: bool,
@@ -92,18 +118,28 @@ def simulate(
     echo: bool,
     delay: float,
     faults: dict[Fault, float],
+    head: float,
+    drift: float | None,
+    control: tuple[str, int] | None,
+    capture: Path | None,
     seed: int | None,
 ) -> None:
     """Run a simulated meter in a simulated house, until Ctrl-C.
 
-    The first line of output is the port to give to `read` or to config.yaml. With the fault
-    asleep, Enter presses the meter's button.
+    The first line of output is the port to give to `read` or to config.yaml, the second one the
+    address of --control. With the fault asleep, Enter presses a key of the meter.
     """
     from kamstrup_mqtt.gateway.run import until_signal  # noqa: PLC0415 - loads the whole gateway
 
     if pty and Fault.HANG_UP in faults:
         raise click.UsageError("a pseudo terminal cannot hang up: use --listen for that fault")
     meter = SimulatedMeter(model, serial, faults, seed)
+    meter.place_head(head)
+    if drift is not None:
+        meter.drift(max(0.001, drift))
+    served: Meter = meter
+    if capture is not None:
+        served = ReplayedMeter(read_capture_file(capture))
     line = Line(pace=pace, echo=echo, turnaround_s=delay)
 
     def press_button() -> None:
@@ -111,8 +147,12 @@ def simulate(
         meter.wake()
 
     async def serve() -> None:
-        async with serve_pty(meter, line) if pty else serve_tcp(meter, *address, line) as url:
-            print(url, flush=True)
+        async with contextlib.AsyncExitStack() as stack:
+            serving = serve_pty(served, line) if pty else serve_tcp(served, *address, line)
+            print(await stack.enter_async_context(serving), flush=True)
+            if control is not None:
+                at = await stack.enter_async_context(serve_control(meter, *control))
+                print(f"control: {at}", flush=True)
             if sys.stdin.isatty():
                 asyncio.get_running_loop().add_reader(sys.stdin, press_button)
             await asyncio.Event().wait()
@@ -120,10 +160,10 @@ def simulate(
     try:
         asyncio.run(until_signal(serve()))
     except OSError as error:
-        raise KamstrupError(f"cannot listen on {address[0]}:{address[1]}: {error}") from error
+        raise KamstrupError(f"cannot listen: {error}") from error
 
 
-@click.command()
+@click.command("demo")
 @click.option("--seconds", type=click.FloatRange(min=0), help="End by itself after so long.")
 @click.option(
     "--broker-port",
@@ -133,9 +173,9 @@ def simulate(
     help="Where the demo's broker listens, for other clients to watch.",
 )
 @debug_option
-def demo(seconds: float | None, broker_port: int) -> None:
+def demo_command(seconds: float | None, broker_port: int) -> None:
     """Show it all without hardware: a simulated meter, a broker and the gateway, until Ctrl-C."""
-    from kamstrup_mqtt.gateway.demo import run_demo  # noqa: PLC0415 - loads the whole gateway
+    from kamstrup_mqtt.gateway.demo import PAGE, run_demo  # noqa: PLC0415 - loads the whole gateway
     from kamstrup_mqtt.gateway.run import until_signal  # noqa: PLC0415
 
     def message(topic: str, payload: str) -> None:
@@ -149,5 +189,6 @@ def demo(seconds: float | None, broker_port: int) -> None:
     complain(
         "a simulated MULTICAL 402 is read every 5 seconds; its house lives a minute each second"
     )
+    complain(f"its page is at http://{PAGE}/")
     complain(f"watch it too: mosquitto_sub -p {broker_port} -v -t 'kamstrup/#'; Ctrl-C ends it")
     asyncio.run(until_signal(for_a_while()))

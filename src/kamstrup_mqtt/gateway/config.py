@@ -28,6 +28,8 @@ from kamstrup_mqtt.gateway.schedule import (
 from kamstrup_mqtt.gateway.source import KeyPath, Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
+from kamstrup_mqtt.web.access import is_local
+from kamstrup_mqtt.web.settings import Price, WebSettings
 
 SINGLE_METER = "meter"  # what logs call the meter of the single-meter form
 
@@ -130,10 +132,6 @@ class _History(_Section):
     ] = 2 * 365 * 86400.0
 
 
-class _Web(_Section):
-    listen: str = Field(default="127.0.0.1:8402", description="an address and port")
-
-
 class LogSettings(_Section):
     """The section `log`: how much is logged, and whether also to a rotating file."""
 
@@ -154,7 +152,7 @@ class _File(_Section):
         default=HomeAssistantSettings(), description="a section"
     )
     history: _History = Field(default=_History(), description="a section")
-    web: _Web | None = Field(default=None, description="a section")
+    web: WebSettings | None = Field(default=None, description="a section")
     log: LogSettings = Field(default=LogSettings(), description="a section")
 
 
@@ -166,9 +164,12 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "meters": _Meter,
     "homeassistant": HomeAssistantSettings,
     "history": _History,
-    "web": _Web,
+    "web": WebSettings,
     "log": LogSettings,
 }
+KNOWN_KEYS = frozenset(_SECTIONS).union(
+    Price.model_fields, *(model.model_fields for model in _SECTIONS.values())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,7 @@ class Config:
     meters: tuple[MeterConfig, ...]
     history: HistoryConfig
     homeassistant: HomeAssistantSettings = field(default_factory=HomeAssistantSettings)
+    web: WebSettings | None = None
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     path: Path | None = None
@@ -237,6 +239,12 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     except ValidationError as error:
         for detail in error.errors():
             _note(source, detail["loc"], detail["type"], detail.get("ctx", {}), detail["input"])
+    else:
+        if content.web and not content.web.password and not is_local(content.web.address[0]):
+            source.fault(
+                ("web", "listen"),
+                "others can reach that: set web.password to what `kamstrup-mqtt password` prints",
+            )
     if source.faults:
         raise ConfigError(source.faults)
     history = HistoryConfig(
@@ -247,6 +255,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
         _meters(content),
         history,
         content.homeassistant,
+        content.web,
         content.log,
         _warnings(source),
         path,

@@ -148,5 +148,9 @@ def _on_the_grid(now: float, interval_s: float, previous: float | None) -> float
 def _cost(interval_s: float) -> str:
     """Readings a day, and the battery life they take by what users report."""
     readings = round(DAY_S / interval_s)
-    battery = duration(readings * _BATTERY_MIN * 60)
-    return f"{readings} readings a day, about {battery} of battery life (an estimate of users)"
+    return f"{readings} readings a day, {battery_life(readings)}"
+
+
+def battery_life(readings: int) -> str:
+    """The battery life that so many readings take by what users report, which nobody measured."""
+    return f"about {duration(readings * _BATTERY_MIN * 60)} of battery life (an estimate of users)"

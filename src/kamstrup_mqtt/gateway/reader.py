@@ -17,7 +17,7 @@ from kamstrup_mqtt.gateway.plan import DAY_S, Plan
 from kamstrup_mqtt.gateway.plausibility import Plausibility
 from kamstrup_mqtt.gateway.schedule import duration, retry_delay
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
-from kamstrup_mqtt.meter import SLEEPY_S, LinkMonitor, MeterSession
+from kamstrup_mqtt.meter import SLEEPY_S, LinkMonitor, MeterSession, Tap
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
 from kamstrup_mqtt.status import Counters, MeterStatus, Today
 from kamstrup_mqtt.store import Board, History
@@ -40,12 +40,18 @@ class Reader:
 
     """
 
-    def __init__(self, meter: MeterConfig, history: History, statuses: Board[MeterStatus]) -> None:
+    def __init__(
+        self,
+        meter: MeterConfig,
+        history: History,
+        statuses: Board[MeterStatus],
+        tap: Tap | None = None,
+    ) -> None:
         self.alive_at = time.monotonic()  # when its loop last went round
         self._meter = meter
         self._history = history
         self._statuses = statuses
-        self._session = MeterSession(meter.port)
+        self._session = MeterSession(meter.port, tap)
         self._monitor = LinkMonitor()
         self._freshness = Freshness(meter.registers)
         self._plausibility = Plausibility()

@@ -40,6 +40,8 @@ _HUNG_UP = (
     "hung up before we were logged in; see that mqtt.port and mqtt.transport are right, and that "
     "it does not want a client certificate (mqtt.tls_cert and mqtt.tls_key)"
 )
+_NO_SUBSCRIBERS = 0x10  # a reason code of MQTT 5
+_LOGIN = ("Not authorized", "Bad user name or password", "Banned")
 _LOST = (MQTTErrorCode.MQTT_ERR_NO_CONN, MQTTErrorCode.MQTT_ERR_CONN_LOST)
 
 # What the library logs besides raising it, with a traceback, nobody needs twice.
@@ -144,6 +146,20 @@ class Session:
             await self._client.publish(topic, payload, qos, retain, properties)
             return self._client.refusal
 
+    async def has_listeners(self, topic: str) -> bool | None:
+        """Whether anybody gets what is published on `topic`; None where the broker does not tell.
+
+        An empty message that nobody keeps finds out, which only MQTT 5 answers.
+
+        Raises:
+            MqttError: the connection is lost, or the broker forbids the topic.
+
+        """
+        refusal = await self.publish(topic, "")
+        if refusal:
+            raise MqttError(refusal)
+        return not self._client.unheard if self._client.is_version_5 else None
+
     async def confirm(self) -> None:
         """Wait until the broker has taken all that was published before, at any QoS.
 
@@ -177,12 +193,14 @@ class _Client(Client):
 
     is_version_5 = False
     refusal: str | None = None
+    unheard = False
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
         if reason_code.is_failure:
             self.refusal = str(reason_code)
+        self.unheard = reason_code.value == _NO_SUBSCRIBERS
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
     def _on_disconnect(
@@ -199,8 +217,8 @@ class _Client(Client):
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: MqttSettings, will_topic: str) -> AsyncIterator[Session]:
-    """Connect and log in; the last will is `offline` on `will_topic`, retained.
+async def connect(settings: MqttSettings, will_topic: str | None = None) -> AsyncIterator[Session]:
+    """Connect and log in; the last will is `offline` on `will_topic`, retained, if one is given.
 
     Raises:
         MqttError, OSError, ValueError: it failed; `why` puts that into words.
@@ -215,7 +233,7 @@ async def connect(settings: MqttSettings, will_topic: str) -> AsyncIterator[Sess
         identifier=settings.client,
         username=username,
         password=password,
-        will=Will(will_topic, "offline", qos=1, retain=True),
+        will=Will(will_topic, "offline", qos=1, retain=True) if will_topic else None,
         keepalive=settings.keepalive,
         protocol=ProtocolVersion.V5 if version_5 else ProtocolVersion.V311,
         transport=settings.transport,
@@ -230,11 +248,9 @@ async def connect(settings: MqttSettings, will_topic: str) -> AsyncIterator[Sess
         yield Session(client)
 
 
-def why(errors: BaseExceptionGroup[BaseException]) -> str:
+def why(errors: BaseException) -> str:
     """Why a connection failed or ended, in words, and what to do about it."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = _first(errors)
     if isinstance(error, MqttCodeError) and isinstance(error.rc, ReasonCode):
         reason = str(error.rc)
         return _with_advice(f"refused us: {reason}", _ADVICE)
@@ -242,6 +258,18 @@ def why(errors: BaseExceptionGroup[BaseException]) -> str:
         return "connection lost"
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return _with_advice(text, _TLS_ADVICE)
+
+
+def is_login_refused(errors: BaseException) -> bool:
+    """Whether the broker was reached and did not accept user name and password."""
+    error = _first(errors)
+    return isinstance(error, MqttCodeError) and str(error.rc) in _LOGIN
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _with_advice(text: str, advice: dict[str, str]) -> str:

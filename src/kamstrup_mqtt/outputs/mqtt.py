@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 
 from aiomqtt import Message
 
@@ -32,6 +33,8 @@ _BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, w
 _BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
 COMMAND_TOPICS = ("read", "poll_interval")  # the last parts of their topics
 _LASTING = ("poll_interval",)
+_OUTDOORS = 80  # °C, below and above which it is nowhere
+_OUTDOOR_S = 60.0  # no more often is it written
 _FRESH_INTERVALS = 2  # a live value is stale when the next ones are overdue
 
 _log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class MqttOutput:
         history: what they measured.
         statuses: how they are doing.
         command: carries out what users ask for.
+        outdoor_topic: where somebody publishes the temperature outside, which is kept too.
 
     """
 
@@ -72,6 +76,7 @@ class MqttOutput:
         statuses: Board[MeterStatus],
         *,
         command: Command,
+        outdoor_topic: str | None = None,
     ) -> None:
         self.alive_at = time.monotonic()  # when it last got on
         self.connected = False
@@ -80,6 +85,8 @@ class MqttOutput:
         self._history = history
         self._statuses = statuses
         self._command = command
+        self._outdoor_topic = outdoor_topic
+        self._outdoor_at = -_OUTDOOR_S  # when the last one was kept
         self._status_topic = f"{settings.topic}/status"
         self._discovery = homeassistant.discovery
         self._birth_topics = {_BIRTH_TOPIC, f"{homeassistant.prefix}/status"}
@@ -103,6 +110,10 @@ class MqttOutput:
         self._announcing = asyncio.Lock()
         self._announced: dict[str, str] = {}  # on this connection: payloads by topic
         self._watched: dict[str, str] = {}  # on this connection: discovery topics, whose meter
+
+    async def backlog(self) -> int:
+        """How many readouts wait for the broker."""
+        return max(0, await self._history.head() - await self._history.cursor(_OUTPUT))
 
     async def run(self) -> None:
         """Publish until cancelled; reconnects for ever, and says `offline` at the end."""
@@ -277,13 +288,16 @@ class MqttOutput:
             for command in COMMAND_TOPICS
         }
         births = self._birth_topics if self._discovery else set()
-        for topic, reason in (await session.subscribe([*commands, *births])).items():
+        outdoor = [self._outdoor_topic] if self._outdoor_topic else []
+        for topic, reason in (await session.subscribe([*commands, *births, *outdoor])).items():
             self._warn_once(topic, f"does not let us listen to {topic}: {reason}")
         answer: asyncio.Task[None] | None = None
         async for message in session.messages():
             topic = str(message.topic)
             if topic in commands:
                 await self._obey(session, *commands[topic], message)
+            elif topic == self._outdoor_topic:
+                await self._note_outdoor(message)
             elif topic in births and message.payload == b"online":
                 if answer is None or answer.done():
                     answer = tasks.create_task(self._announce_again(session))
@@ -291,6 +305,21 @@ class MqttOutput:
                 meter = self._watched[topic]
                 self._devices[meter].note_announced(bytes(message.payload))
                 await self._announce(session, meter)
+
+    async def _note_outdoor(self, message: Message) -> None:
+        """Keep a temperature outside; one that the broker kept may be old, and is not taken."""
+        if message.retain or time.monotonic() < self._outdoor_at + _OUTDOOR_S:
+            return
+        try:
+            value = Decimal(bytes(message.payload).decode("ascii").strip())
+        except (InvalidOperation, UnicodeDecodeError):
+            value = Decimal("NaN")
+        if value.is_finite() and -_OUTDOORS <= value <= _OUTDOORS:
+            self._outdoor_at = time.monotonic()
+            await self._history.note_outdoor(value, datetime.now(UTC))
+        else:
+            topic = str(message.topic)
+            self._warn_once(topic, f"brings no temperature on {topic}: expected a number in °C")
 
     async def _obey(self, session: Session, meter: str, command: str, message: Message) -> None:
         """Carry out a command; what is to last is kept by the broker."""

@@ -1,6 +1,23 @@
 """Where readouts and the state of meters are kept for the outputs to follow."""
 
+from kamstrup_mqtt.store.archive import Archive, Sample
 from kamstrup_mqtt.store.board import Board, Entry
-from kamstrup_mqtt.store.history import History, Stored
+from kamstrup_mqtt.store.consumption import BYS, GJ, By, Consumption, Gap, Period, local_zone
+from kamstrup_mqtt.store.history import History, Stored, last_taken
 
-__all__ = ["Board", "Entry", "History", "Stored"]
+__all__ = [
+    "BYS",
+    "GJ",
+    "Archive",
+    "Board",
+    "By",
+    "Consumption",
+    "Entry",
+    "Gap",
+    "History",
+    "Period",
+    "Sample",
+    "Stored",
+    "last_taken",
+    "local_zone",
+]

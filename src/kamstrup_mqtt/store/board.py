@@ -46,5 +46,9 @@ class Board(Generic[T]):
         """
         while self._sequence <= cursor:
             await self._news.wait()
+        return self.behind(cursor)
+
+    def behind(self, cursor: int) -> list[Entry[T]]:
+        """The entries behind `cursor`, oldest first, without waiting for one."""
         behind = [entry for entry in self._latest.values() if entry.sequence > cursor]
         return sorted(behind, key=lambda entry: entry.sequence)

@@ -11,23 +11,28 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, TypeVar
+from urllib.parse import quote
 
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store.board import Board
 from kamstrup_mqtt.store.codec import Row, decode, encode
+from kamstrup_mqtt.store.rollup import begin_of, hour_of, keep_up, rebuild
 
-VERSION = 1
-MOST_BYTES = 1 << 30  # what is undelivered goes only when the file is larger than this
+VERSION = 2  # of the file; schema-1.sql and so on lead there, one after the other
+MOST_BYTES = 1 << 30  # what is undelivered goes only when readouts take more than this
+_ROW_BYTES = 60  # of a readout besides its digits: numbers, time, index
 _MOST_WAITING = 5000  # readouts in memory while the disk fails
 _PRUNE_S = 3600.0
+_IMPORT = 1 << 40  # numbers for each import
 _PRUNED = 1000  # readouts that are removed at once when there are too many bytes
 
 _log = logging.getLogger(__name__)
@@ -114,6 +119,18 @@ class History:
         """Note for good that an output has got as far as `sequence`."""
         await self._run(self._try, lambda: self._advance(output, sequence))
 
+    async def note_outdoor(self, value: Decimal, moment: datetime) -> None:
+        """Keep a temperature outside, in °C."""
+        await self._run(self._try, lambda: self._note_outdoor(value, moment))
+
+    async def rebuild(self) -> int:
+        """Roll up every hour again; gives how many hours that were."""
+        return await self._run(self._try, self._rebuild) or 0
+
+    async def take_in(self, readouts: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
+        """Add older readouts, which no output is to see; gives how many were new, and were not."""
+        return await self._run(self._take_in, readouts)
+
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
@@ -178,9 +195,10 @@ class History:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise UsageError(f"history {self._path} is of a newer kamstrup-mqtt: update this one")
+        for step in range(version + 1, VERSION + 1):
+            schema = files(__package__).joinpath(f"schema-{step}.sql").read_text(encoding="utf-8")
+            database.executescript(f"BEGIN; {schema} PRAGMA user_version = {step}; COMMIT;")
         if version == 0:
-            schema = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
-            database.executescript(f"BEGIN; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
             # After a file that was set aside the numbers go on, for the outputs know them.
             database.execute("INSERT INTO sqlite_sequence VALUES ('readout', ?)", (self._last,))
         self._ours = True
@@ -249,6 +267,40 @@ class History:
         )
         return [taken / 1e6 for (taken,) in rows]
 
+    def _take_in(self, readouts: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
+        database = self._connect()
+        added = known = 0
+        with _transaction(database):
+            (lowest,) = database.execute("SELECT min(sequence) FROM readout").fetchone()
+            # Below every cursor, and rising, for that fills the file's pages.
+            sequence = (min(0, lowest or 0) // _IMPORT - 1) * _IMPORT
+            for meter, readout in readouts:
+                row = encode(readout)
+                if _is_known(database, meter, row.taken, readout):
+                    known += 1
+                    continue
+                sequence += 1
+                added += 1
+                _insert(database, meter, row, sequence)
+            rebuild(database)
+        return added, known
+
+    def _note_outdoor(self, value: Decimal, moment: datetime) -> None:
+        database = self._connect()
+        hour = int(moment.timestamp()) // 3600
+        with _transaction(database):
+            total, count = database.execute(
+                "SELECT total, count FROM outdoor WHERE hour = ?", (hour,)
+            ).fetchone() or ("0", 0)
+            database.execute(
+                "INSERT OR REPLACE INTO outdoor VALUES (?, ?, ?)",
+                (hour, str(Decimal(total) + value), count + 1),
+            )
+
+    def _rebuild(self) -> int:
+        with _transaction(self._connect()) as database:
+            return rebuild(database)
+
     def _cursor(self, output: str) -> int:
         row = self._connect().execute(
             "SELECT sequence FROM cursor WHERE output = ?", (output,)
@@ -265,7 +317,7 @@ class History:
     def _prune(self, database: sqlite3.Connection) -> None:
         """Remove what is delivered and too old; the undelivered only when there is no room."""
         (delivered,) = database.execute("SELECT min(sequence) FROM cursor").fetchone()
-        oldest = int((time.time() - self._keep_s) * 1e6)
+        oldest = begin_of(hour_of(int((time.time() - self._keep_s) * 1e6)))  # whole hours
         database.execute(
             "DELETE FROM readout WHERE sequence <= ? AND taken < ?", (delivered or 0, oldest)
         )
@@ -276,7 +328,7 @@ class History:
                 (_PRUNED,),
             ).rowcount
             _log.warning(
-                "History %s has grown beyond %d MB: its %d oldest readouts are removed",
+                "Readouts in history %s take more than %d MB: the %d oldest are removed",
                 self._path,
                 MOST_BYTES >> 20,
                 removed,
@@ -286,10 +338,10 @@ class History:
 
 
 @contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     database.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        yield database
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
             database.execute("ROLLBACK")
@@ -297,44 +349,69 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     database.execute("COMMIT")
 
 
-def _insert(database: sqlite3.Connection, meter: str, row: Row) -> int:
-    def number(table: str, names: str, *values: str) -> int:
-        marks = ", ".join("?" * len(values))
-        where = " AND ".join(f"{name} = ?" for name in names.split(", "))
-        query = f"SELECT id FROM {table} WHERE {where}"  # noqa: S608 - our own names only
-        found = database.execute(query, values).fetchone()
-        if found is None:
-            database.execute(
-                f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608
-                values,
-            )
-            found = database.execute(query, values).fetchone()
-        return int(found[0])
+def _insert(database: sqlite3.Connection, meter: str, row: Row, sequence: int | None = None) -> int:
+    """Write a readout under the next number, or another one, and give that."""
+    meter_id = _number(database, "meter", "name, identity", meter, row.identity)
+    layout_id = _number(database, "layout", "columns", row.columns)
+    written = database.execute(
+        "INSERT INTO readout VALUES (?, ?, ?, ?, ?, ?)",
+        (sequence, meter_id, layout_id, row.taken, row.utc_offset, row.digits),
+    ).lastrowid
+    if sequence is None:
+        keep_up(database, meter_id, row.taken)
+    return written or 0
 
-    return (
-        database.execute(
-            "INSERT INTO readout (meter, layout, taken, utc_offset, digits) VALUES (?, ?, ?, ?, ?)",
-            (
-                number("meter", "name, identity", meter, row.identity),
-                number("layout", "columns", row.columns),
-                row.taken,
-                row.utc_offset,
-                row.digits,
-            ),
-        ).lastrowid
-        or 0
+
+def _is_known(database: sqlite3.Connection, meter: str, taken: int, readout: Readout) -> bool:
+    """Whether the values of `readout` are there, in one of that name and moment."""
+    rows = database.execute(
+        "SELECT identity, columns, taken, utc_offset, digits FROM meter "
+        "CROSS JOIN readout ON meter.id = readout.meter AND taken = ? "
+        "JOIN layout ON layout.id = readout.layout WHERE name = ?",
+        (taken, meter),
     )
+    return any(readout.readings.items() <= decode(Row(*row)).readings.items() for row in rows)
+
+
+def _number(database: sqlite3.Connection, table: str, names: str, *values: str) -> int:
+    """The id of the row with these values, which is made if it is missing."""
+    marks = ", ".join("?" * len(values))
+    where = " AND ".join(f"{name} = ?" for name in names.split(", "))
+    query = f"SELECT id FROM {table} WHERE {where}"  # noqa: S608 - our own names only
+    found = database.execute(query, values).fetchone()
+    if found is None:
+        database.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608
+            values,
+        )
+        found = database.execute(query, values).fetchone()
+    return int(found[0])
 
 
 def _bytes(database: sqlite3.Connection) -> int:
-    """The bytes in use, without pages that are free again."""
-    pages, free, size = (
-        database.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return int((pages - free) * size)
+    """About how many bytes the readouts take; roll-ups, which stay, do not count."""
+    (count,) = database.execute("SELECT count(*) FROM readout").fetchone()
+    (digits,) = database.execute(
+        "SELECT avg(length(digits)) FROM (SELECT digits FROM readout ORDER BY sequence DESC "
+        "LIMIT 100)"
+    ).fetchone()
+    return int(count * ((digits or 0) + _ROW_BYTES))
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "malformed" in str(error)
+
+
+def last_taken(path: Path, meter: str) -> datetime | None:
+    """When the latest readout of `meter` in the history at `path` was taken, without opening it."""
+    with contextlib.suppress(sqlite3.Error):
+        uri = f"file:{quote(str(path))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as database:
+            (taken,) = database.execute(
+                "SELECT max(taken) FROM readout JOIN meter ON meter.id = readout.meter"
+                " WHERE name = ?",
+                (meter,),
+            ).fetchone()
+        return datetime.fromtimestamp(taken / 1e6, UTC) if taken is not None else None
+    return None

@@ -1,4 +1,4 @@
--- What the history of readouts looks like on disk; version 1.
+-- What the history of readouts looks like on disk; the first version of the file.
 -- A layout says which register, name, unit and kind of value each column of a readout has, so that
 -- a readout itself is little more than its digits.
 CREATE TABLE layout (

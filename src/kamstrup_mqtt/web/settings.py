@@ -1,0 +1,60 @@
+"""The section `web` of the configuration."""
+
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kamstrup_mqtt.web.access import is_hash
+
+
+def _is_address(text: str) -> str:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.port is None or parts.path:
+        raise ValueError(f"'{text}' is no address and port, such as 127.0.0.1:8402")
+    return text
+
+
+def _is_hash(text: str) -> str:
+    if not is_hash(text):
+        raise ValueError("expected what `kamstrup-mqtt password` prints")
+    return text
+
+
+class Price(BaseModel):
+    """What heat costs from a day on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: date = Field(description="a day such as 2026-01-01")
+    price: Decimal = Field(ge=0, allow_inf_nan=False, description="a number")
+    per: Literal["GJ", "MWh", "kWh"] = Field(description="GJ, MWh or kWh")
+
+
+class WebSettings(BaseModel):
+    """Where the page is, and who may see it. Descriptions say what is expected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: Annotated[str, AfterValidator(_is_address)] = Field(
+        default="127.0.0.1:8402", description="an address and port such as 127.0.0.1:8402"
+    )
+    password: Annotated[str, AfterValidator(_is_hash)] | None = Field(
+        default=None, description="what `kamstrup-mqtt password` prints"
+    )
+    trusted_proxies: list[str] = Field(
+        default=[], description="a list of addresses whose X-Forwarded-For is believed"
+    )
+    outdoor_topic: str | None = Field(
+        default=None, pattern=r"^[^+#\x00]+$", description="a topic without the wildcards + and #"
+    )
+    currency: str = Field(default="EUR", max_length=8, description="such as EUR or DKK")
+    prices: list[Price] = Field(default=[], description="a list of since, price and per")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        parts = urlsplit(f"//{self.listen}")
+        return parts.hostname or "", parts.port or 0
