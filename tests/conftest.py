@@ -18,6 +18,8 @@ from hypothesis import settings
 # a test that fails once in a while for that reason tells nothing.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+# A shell that starts us in the background has us, and all that we start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_port() -> int:

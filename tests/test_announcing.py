@@ -147,7 +147,7 @@ async def test_the_interval_changes_at_once_and_survives_a_restart(
         assert components["energy"]["expire_after"] < 28 * 60
         assert components["poll_interval"]["command_topic"] == "kamstrup/poll_interval"
         await send(broker.port, "kamstrup/poll_interval", "", retain=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while json.loads(await next_of(messages, "kamstrup/state"))["poll_interval"] != 1680:
                 pass
         stop(gateway)
@@ -178,7 +178,7 @@ async def test_what_is_no_longer_configured_disappears(
             config = write_config(tmp_path, broker.port, port, *changes)
             gateway = background("run", "-c", str(config))
             await next_of(messages, "kamstrup/homeassistant")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     found = json.loads((await retained(broker.port))[CONFIG])["components"]
                     if {name for name, entity in found.items() if len(entity) == 1} == gone:

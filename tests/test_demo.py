@@ -13,8 +13,8 @@ from .gateway import Background, next_of, stop, watching
 
 async def test_the_demo_publishes_what_it_prints(background: Background) -> None:
     port = free_port()
-    demo = background("demo", "--seconds", "12", "--broker-port", str(port))
-    async with asyncio.timeout(10):
+    demo = background("demo", "--broker-port", str(port))
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(aiomqtt.MqttError):
                 async with watching(port, "kamstrup/#") as messages:
@@ -24,6 +24,7 @@ async def test_the_demo_publishes_what_it_prints(background: Background) -> None
             await asyncio.sleep(0.1)
     assert second["energy"] >= first["energy"]
     assert second["volume"] > first["volume"]
+    demo.send_signal(signal.SIGTERM)
     out, err = await asyncio.to_thread(demo.communicate)
     assert demo.returncode == 0, err
     printed = [line.partition(" ") for line in out.splitlines()]
@@ -33,6 +34,11 @@ async def test_the_demo_publishes_what_it_prints(background: Background) -> None
     assert first in values
     assert second in values
     assert "Traceback" not in err
+
+
+def test_the_demo_ends_by_itself_after_so_many_seconds() -> None:
+    done = kamstrup_mqtt("demo", "--seconds", "1", "--broker-port", str(free_port()))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_demo_ends_on_a_signal_and_says_when_its_port_is_taken(

@@ -14,7 +14,7 @@ EVERY_SECOND = ("poll_interval: 28", "poll_interval: 1s")
 
 
 async def state(messages: asyncio.Queue[Message], wanted: str) -> dict[str, Any]:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while True:
             found = json.loads(await next_of(messages, "kamstrup/state", 40))
             if found["state"] == wanted:

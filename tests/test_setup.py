@@ -100,7 +100,7 @@ async def test_the_questions(mosquitto: Broker, tmp_path: Path) -> None:
 
         async def answer(question: str, text: str) -> None:
             nonlocal screen
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while question not in screen:
                     screen += (await asyncio.to_thread(os.read, ours, 4096)).decode()
             screen = screen.partition(question)[2]

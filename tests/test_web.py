@@ -299,7 +299,7 @@ async def test_slow_large_and_strange_requests(tmp_path: Path, background: Backg
         async def send(data: bytes) -> bytes:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 answer = await reader.read()
             writer.close()
             return answer
