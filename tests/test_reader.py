@@ -255,6 +255,70 @@ async def test_a_total_that_cannot_be_is_believed_only_when_said_twice(
     assert "asking again" in caplog.text
 
 
+async def test_a_doubtful_total_does_not_take_the_rest_of_the_readout_with_it(
+    tmp_path: Path,
+) -> None:
+    simulated = SimulatedMeter()
+    async with running(tmp_path, simulated, "energy", "power") as work:
+        await work.readouts(1)
+        falsify(simulated, "3")
+        answer = simulated._answer
+
+        def silent_when_asked_again(request: Any) -> Any:
+            return None if request == GetRegisterRequest((60,)) else answer(request)
+
+        simulated._answer = silent_when_asked_again  # type: ignore[method-assign]
+        work.reader.read_now()
+        readouts = await work.readouts(2, 60)
+        missing = work.status.missing
+    assert [reading.name for reading in readouts[1]] == ["power"]
+    assert missing == {"energy": "implausible, and not confirmed"}
+
+
+async def test_what_an_earlier_run_read_says_what_can_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, SimulatedMeter(), "energy") as work:
+        (true,) = await work.readouts(1)
+    simulated = SimulatedMeter()
+    falsify(simulated, "0.5")
+    async with running(tmp_path, simulated, "energy") as work:
+        readouts = await work.readouts(2)
+    assert readouts[1]["energy"].value == true["energy"].value
+    assert "went back" in caplog.text
+
+
+async def test_a_meter_that_is_replaced_without_a_pause_is_noticed_by_its_totals(
+    tmp_path: Path,
+) -> None:
+    simulated = SimulatedMeter(serial=1, speed=0.0)
+    async with running(tmp_path, simulated, "energy", "maxpower_y", "serial_number") as work:
+        await work.readouts(1)
+        simulated.serial = 2
+        simulated.house.energy_kwh, simulated.house.max_power_kw = 12.0, 3.5
+        work.reader.read_now()
+        readouts = await work.readouts(2)
+        assert work.status.meter.serial == "2"
+    assert [readout.meter.serial for readout in readouts] == ["1", "2"]
+    assert readouts[1]["energy"].text == "0.043"
+    assert readouts[1]["serial_number"].text == "2"
+    assert readouts[1]["maxpower_y"].text == "3.5"  # nothing is left of the other one
+
+
+async def test_a_silent_meter_is_not_hammered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_SPARING_S", 1.0)
+    simulated = SimulatedMeter(faults={Fault.SILENT: 1.0})
+    async with running(tmp_path, simulated, "energy", interval_s=1) as work:
+        async with asyncio.timeout(60):
+            while work.reader._failures < 3:
+                await asyncio.sleep(0.1)
+        assert len(simulated.requests) == 6 + 2 + 2
+        simulated.faults.clear()
+        await work.readouts(1)
+
+
 async def test_a_fault_that_goes_on_is_not_repeated_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,25 @@ async def test_four_parameters_take_three_telegrams_identification_included() ->
         readout["no such thing"]
 
 
+async def test_after_a_pause_it_is_asked_who_is_there() -> None:
+    meter = SimulatedMeter("402", serial=1)
+    async with session(meter) as opened:
+        await opened.read(FOUR)
+        opened.doubt_identity()
+        assert (await opened.read(FOUR)).meter.serial == "1"
+        assert len(meter.requests) == 5
+        meter.serial = 2
+        assert (await opened.read(FOUR)).meter.serial == "1"  # nothing raises a doubt
+        await opened.ping()  # but the cheapest question is who it is
+        readout = await opened.read(FOUR)
+        assert readout.meter.serial == "2"
+        assert readout.meter.type_code == "0402"
+        loop = asyncio.get_running_loop()
+        opened._conversation.asked_at = loop.time() - 301
+        meter.serial = 3
+        assert (await opened.read(FOUR)).meter.serial == "3"
+
+
 class TaciturnMeter(SimulatedMeter):
     """A meter that answers neither GetType nor GetSerialNo."""
 

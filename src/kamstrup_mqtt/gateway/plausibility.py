@@ -56,6 +56,7 @@ class Plausibility:
 
     def accept(self, readout: Readout, clock: float, confirmed: dict[int, str]) -> None:
         """Take the totals of `readout` as true, also those that were `confirmed`."""
+        self._serial = readout.meter.serial
         for reading in readout:
             if _is_total(reading):
                 if reading.register in confirmed:

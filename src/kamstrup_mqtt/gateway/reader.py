@@ -4,8 +4,10 @@ What it reads goes into the history, how the meter is doing onto a board; output
 """
 
 import asyncio
+import contextlib
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -23,6 +25,7 @@ from kamstrup_mqtt.status import Counters, MeterStatus, Today
 from kamstrup_mqtt.store import Board, History
 
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
+_SPARING_S = 20.0  # a meter that does not answer well is asked no more often, in the long run
 _NAMED = 8  # missing registers that a line of the log names
 _NAP_S = 30.0  # a long sleep looks at the clock now and then, for it may be set
 _REMINDER_S = 3600.0  # how often the log repeats a fault that goes on
@@ -97,6 +100,7 @@ class Reader:
         """Read until cancelled; a meter or port that is absent is tried again."""
         since = datetime.now(UTC) - timedelta(seconds=DAY_S)
         self._plan.remember(await self._history.times(self._meter.name, since))
+        await self._remember_totals()
         _log.info(
             "%s: reading %d registers from %s",
             self._meter.name,
@@ -111,7 +115,7 @@ class Reader:
                 fault = await self._read(registers)
                 due = wake = self._plan.next_due(due)
                 if fault is not None:
-                    wake = min(due, time.time() + self._retry_delay(fault))
+                    wake = self._next_try(fault, due)
                     self._complain(fault, wake)
                 registers = await self._wait(wake)
         finally:
@@ -122,6 +126,9 @@ class Reader:
         complete = set(registers) >= set(self._meter.registers)
         try:
             readout = await self._ask(registers, complete=complete)
+            if self._is_another(readout.meter):
+                self._freshness.forget()
+                readout = await self._ask(registers, complete=complete)
         except KamstrupError as fault:
             if not isinstance(fault, PortError | NoAnswerError):  # a silent meter spends nothing
                 self._plan.spend()
@@ -163,6 +170,19 @@ class Reader:
         readout = await self._held_to_reason(readout.only(registers))
         return self._freshness.complete(readout, time.monotonic())
 
+    def _is_another(self, meter: MeterIdentity) -> bool:
+        """Whether that is surely not the meter of the last readout."""
+        return None not in (self._identity.serial, meter.serial) and (
+            meter.serial != self._identity.serial
+        )
+
+    async def _remember_totals(self) -> None:
+        """Let what an earlier run read last say what can be now."""
+        last = await self._history.latest(self._meter.name)
+        if last is not None:
+            age_s = max(0.0, time.time() - last.time.timestamp())
+            self._plausibility.accept(last, time.monotonic() - age_s, {})
+
     async def _held_to_reason(self, readout: Readout) -> Readout:
         """`readout` without totals that cannot be and that the meter does not say twice."""
         doubtful = self._plausibility.doubtful(readout, time.monotonic())
@@ -172,9 +192,14 @@ class Reader:
             )
         if doubtful:
             self._session.count_implausible(len(doubtful))
-            again = (await self._session.read(doubtful)).readings
+            self._session.doubt_identity()
+            repeated = Readout(readout.meter, readout.time, {}, {})
+            with contextlib.suppress(KamstrupError):  # what is not doubtful is not lost by it
+                repeated = await self._session.read(doubtful)
+            if self._is_another(repeated.meter):
+                return replace(readout, meter=repeated.meter)
+            again = repeated.readings
             readings, missing = dict(readout.readings), dict(readout.missing)
-            repeated = Readout(readout.meter, readout.time, again, {})
             still = self._plausibility.doubtful(repeated, time.monotonic())
             for register in doubtful:
                 first, second = readings[register], again.get(register)
@@ -215,9 +240,13 @@ class Reader:
             await self._session.ping()
             self._report()
 
-    def _retry_delay(self, fault: KamstrupError) -> float:
-        longest_s = _PORT_RETRY_S if isinstance(fault, PortError) else self._plan.interval_s
-        return retry_delay(self._failures, longest_s)
+    def _next_try(self, fault: KamstrupError, due: float) -> float:
+        """When to try again after a fault: sooner than `due`, but a meter is spared in the end."""
+        now = time.time()
+        if isinstance(fault, PortError):
+            return min(due, now + retry_delay(self._failures, _PORT_RETRY_S))
+        delay_s = retry_delay(self._failures, max(self._plan.interval_s, _SPARING_S))
+        return min(max(due, now + _SPARING_S), now + delay_s)
 
     def _complain(self, fault: KamstrupError, wake: float) -> None:
         """Log a fault, but one that goes on only now and then."""

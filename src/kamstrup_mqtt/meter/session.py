@@ -42,7 +42,9 @@ RETRIES = 2
 # a user who waits; a meter that did answer is given more.
 GIVE_UP_UNHEARD = 6
 GIVE_UP_HEARD = 9
+GIVE_UP_SILENT = 2  # a meter that was silent last time is not hammered: one try of each question
 _SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
+_STRANGER_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter pause
 ABSENT_S = 3600.0  # how long a register the meter left out is not asked for again
 
 _LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
@@ -53,7 +55,8 @@ _log = logging.getLogger(__name__)
 class MeterSession:
     """One meter on one line, given by its port or as it is. Made by `open_meter`, which closes it.
 
-    The line is reopened by itself when it hung up. `identity` is asked for once a connection.
+    The line is reopened by itself when it hung up. `identity` is asked for once a connection, and
+    whether it is still the same meter after a pause, or when somebody doubts it.
     """
 
     def __init__(self, line: str | Link, tap: Tap | None = None) -> None:
@@ -61,6 +64,9 @@ class MeterSession:
         self._link = line if isinstance(line, Link) else Link(line, tap)
         self._conversation = Conversation(self._link)
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
+        self._sure = False  # whether `identity` is known to be who is there now
+        self._serial_by_register = False  # how this meter tells its serial number
+        self._silent = False  # whether the last readout heard nothing
         self._type_tries = 0
         self._absent: dict[int, float] = {}  # register to the time it was left out
         self._faults: list[KamstrupError] = []  # of the readout under way
@@ -95,14 +101,26 @@ class MeterSession:
         """Ask the cheapest question there is, once, whatever comes of it."""
         async with self._lock:
             with contextlib.suppress(*_LINE_FAULTS):
-                await self._conversation.exchange(GetSerialNoRequest(), GetSerialNoAnswer)
+                answer = await self._conversation.exchange(GetSerialNoRequest(), GetSerialNoAnswer)
+                self._sure = self._sure and str(answer.serial) == self.identity.serial
+
+    def doubt_identity(self) -> None:
+        """Have the next readout ask who is there."""
+        self._sure = False
 
     async def open(self) -> None:
         """Open the line and forget who was on it. Raises PortError."""
         await self._link.open()
-        self.identity = MeterIdentity()
-        self._type_tries = 0
-        self._absent.clear()
+        self._serial_by_register = False
+        self._meet(None)
+
+    def _meet(self, serial: str | None) -> None:
+        """Take it that the meter with this serial number is there, perhaps another one."""
+        self._sure = serial is not None
+        if serial is None or serial != self.identity.serial:
+            self.identity = MeterIdentity(serial)
+            self._type_tries = 0
+            self._absent.clear()
 
     async def close(self) -> None:
         """Close the line."""
@@ -134,13 +152,17 @@ class MeterSession:
             if not self._link.is_open:
                 await self.open()
             self._faults, self._failed_tries, self._heard = [], 0, False
+            self._sure = self._sure and self.idle_s < _STRANGER_S
             try:
-                return await self._read(registers)
+                readout = await self._read(registers)
             except NoAnswerError:
                 # A peer that vanished without a word looks the same, and who answers next may be
                 # another meter: begin anew.
+                self._silent = True
                 await self.close()
                 raise
+            self._silent = False
+            return readout
 
     async def _read(self, registers: tuple[int, ...]) -> Readout:
         started = datetime.now(UTC).astimezone()
@@ -174,17 +196,27 @@ class MeterSession:
         )
 
     async def _ask_serial(self) -> None:
-        """Ask for the serial number, as far as it was not told on this connection."""
-        if self.identity.serial is not None:
+        """Ask for the serial number, unless we are sure; another one is believed when said twice.
+
+        A meter that answers registers only is asked for it when it has answered some.
+        """
+        by_register = self._heard
+        if self._sure or (self._serial_by_register and not by_register):
             return
         with contextlib.suppress(*_LINE_FAULTS):
-            if not self._heard:
-                serial = (await self._ask(GetSerialNoRequest(), GetSerialNoAnswer)).serial
-                self.identity = replace(self.identity, serial=str(serial))
-            else:  # of a meter that answers registers only
-                request = GetRegisterRequest((_SERIAL_NUMBER,))
-                for value in (await self._ask(request, GetRegisterAnswer)).values:
-                    self.identity = replace(self.identity, serial=format_value(value.value))
+            serial = await self._serial(by_register=by_register)
+            if serial is None:
+                return
+            known = self.identity.serial
+            if known in (None, serial) or await self._serial(by_register=by_register) == serial:
+                self._serial_by_register = by_register
+                self._meet(serial)
+
+    async def _serial(self, *, by_register: bool) -> str | None:
+        if not by_register:
+            return str((await self._ask(GetSerialNoRequest(), GetSerialNoAnswer)).serial)
+        answer = await self._ask(GetRegisterRequest((_SERIAL_NUMBER,)), GetRegisterAnswer)
+        return format_value(answer.values[0].value) if answer.values else None
 
     async def _ask_type(self) -> None:
         """Ask for the type once a readout, until it is told or the meter seems not to have it."""
@@ -232,7 +264,7 @@ class MeterSession:
 
     async def _ask(self, request: Request, kind: type[AnswerT]) -> AnswerT:
         """The answer to `request`, asked for again up to `RETRIES` times."""
-        for retry in range(1 + RETRIES):
+        for retry in range(1 if self._is_silent else 1 + RETRIES):
             if self._hopeless:
                 break
             self._conversation.counters.retries += retry > 0
@@ -248,8 +280,13 @@ class MeterSession:
         raise self._verdict()
 
     @property
+    def _is_silent(self) -> bool:
+        return self._silent and not self._heard
+
+    @property
     def _hopeless(self) -> bool:
-        return self._failed_tries >= (GIVE_UP_HEARD if self._heard else GIVE_UP_UNHEARD)
+        unheard = GIVE_UP_SILENT if self._silent else GIVE_UP_UNHEARD
+        return self._failed_tries >= (GIVE_UP_HEARD if self._heard else unheard)
 
     def _verdict(self) -> KamstrupError:
         """What to say of the readout's faults: a lost port, else bad answers, else silence."""

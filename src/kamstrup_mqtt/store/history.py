@@ -35,6 +35,11 @@ _PRUNE_S = 3600.0
 _IMPORT = 1 << 40  # numbers for each import
 _PRUNED = 1000  # readouts that are removed at once when there are too many bytes
 
+_READOUTS = (
+    "SELECT sequence, name, identity, columns, taken, utc_offset, digits FROM readout "
+    "JOIN meter ON meter.id = readout.meter JOIN layout ON layout.id = readout.layout "
+)
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -114,6 +119,10 @@ class History:
     async def times(self, meter: str, since: datetime) -> list[float]:
         """The unix times of the readouts of `meter` from `since` on, oldest first."""
         return await self._run(self._try, lambda: self._times(meter, since)) or []
+
+    async def latest(self, meter: str) -> Readout | None:
+        """The last readout of `meter`; None before the first."""
+        return await self._run(self._try, lambda: self._latest(meter))
 
     async def advance(self, output: str, sequence: int) -> None:
         """Note for good that an output has got as far as `sequence`."""
@@ -248,12 +257,15 @@ class History:
 
     def _read(self, sequence: int, most: int) -> list[Stored]:
         rows = self._connect().execute(
-            "SELECT sequence, name, identity, columns, taken, utc_offset, digits FROM readout "
-            "JOIN meter ON meter.id = readout.meter JOIN layout ON layout.id = readout.layout "
-            "WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            (sequence, most),
+            f"{_READOUTS} WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, most)
         )
         return [Stored(number, name, decode(Row(*row))) for number, name, *row in rows]
+
+    def _latest(self, meter: str) -> Readout | None:
+        row = self._connect().execute(
+            f"{_READOUTS} WHERE name = ? ORDER BY sequence DESC LIMIT 1", (meter,)
+        ).fetchone()  # fmt: skip
+        return decode(Row(*row[2:])) if row else None
 
     def _head(self) -> int:
         (head,) = self._connect().execute("SELECT max(sequence) FROM readout").fetchone()
