@@ -32,6 +32,7 @@ check: $(VENV)/.test
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench.py
 
+proof: DEBIAN_PACKAGES += faketime
 proof: servers $(VENV)/.test
 	@$(BIN)/python benchmarks/proof.py $(ARGS)
 
