@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -169,18 +170,22 @@ async def kill_campaign(kills: int) -> bool:
             broker.stop()
         history = History(folder / "config.history.db", 1e9)
         await history.open()
-        taken = [one.readout.time.isoformat()[:19] for one in await history.after(0, 1_000_000)]
+        readouts = [one.readout for one in await history.after(0, 1_000_000)]
         await history.close()
-    lost = set(taken) - {stamp for _, stamp in got}
-    order = {stamp: place for place, stamp in enumerate(taken)}
-    late = [order[stamp] for name, stamp in got if name == "backlog"]
-    swapped = sum(b < a for a, b in pairwise(late))
-    twice = len(late) - len(set(late))
+    # Two readouts may be of one second, for the first one of each run is at its start.
+    taken = Counter(readout.time.isoformat()[:19] for readout in readouts)
+    late = [stamp for name, stamp in got if name == "backlog"]
+    lost = (taken - Counter(stamp for _, stamp in got)).total()
+    twice = (Counter(late) - taken).total()
+    swapped, seen = 0, set[str]()
+    for before, after in pairwise(late):
+        seen.add(before)
+        swapped += after < before and after not in seen  # unlike one that is delivered again
     print(
-        f"kills: {kills}, {len(taken)} readouts, {len(late)} of them late, {len(lost)} lost, "
-        f"{twice} delivered late twice, {swapped - twice if swapped > twice else 0} out of order"
+        f"kills: {kills}, {taken.total()} readouts, {len(late)} of them late, {lost} lost, "
+        f"{swapped} out of order, {twice} delivered twice"
     )
-    return not lost and swapped <= twice
+    return lost == swapped == 0
 
 
 async def day_campaign(minutes: int) -> bool:
@@ -293,6 +298,8 @@ async def year_campaign(every: timedelta) -> bool:
 
 
 async def main() -> None:
+    # A library that lost its broker; what matters of that is in the counts.
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     began = time.monotonic()
     wanted = sys.argv[1:] or ["faults", "kills", "day", "year"]
     fine = True

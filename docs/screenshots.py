@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,9 +16,10 @@ from kamstrup_mqtt.simulator import SimulatedMeter, past, serve_tcp
 from kamstrup_mqtt.store import History, local_zone
 
 PORT = 8499
+BROKER = 8498
 PARAMETERS = ("energy", "volume", "power", "flow", "temp1", "temp2", "temp1xm3", "temp2xm3")
 CONFIG = """
-mqtt: {{host: 127.0.0.1, port: 9}}
+mqtt: {{host: 127.0.0.1, port: {broker}}}
 meters:
 - {{name: left, port: '{left}', parameters: [{parameters}, info_code], poll_interval: 2s}}
 - {{name: right, port: '{right}', parameters: [{parameters}, info_code], poll_interval: 2s}}
@@ -51,9 +53,19 @@ async def main() -> None:
         await history.close()
         async with serve_tcp(meters["left"]) as left, serve_tcp(meters["right"]) as right:
             config.write_text(
-                CONFIG.format(left=left, right=right, page=PORT, parameters=", ".join(PARAMETERS)),
+                CONFIG.format(
+                    left=left,
+                    right=right,
+                    page=PORT,
+                    broker=BROKER,
+                    parameters=", ".join(PARAMETERS),
+                ),
                 encoding="utf-8",
             )
+            broker = await asyncio.create_subprocess_exec(
+                "mosquitto", "-p", str(BROKER), stderr=subprocess.DEVNULL,
+                env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin"},
+            )  # fmt: skip
             gateway = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "kamstrup_mqtt", "run", "-c", str(config),
                 stderr=subprocess.DEVNULL,
@@ -62,6 +74,8 @@ async def main() -> None:
             await _shoot()
             gateway.terminate()
             await gateway.wait()
+            broker.terminate()
+            await broker.wait()
 
 
 async def _shoot() -> None:

@@ -107,7 +107,8 @@ function showNow(now) {
 // Used
 
 const amount = (point, unit) => point?.value == null ? "–" : `${local(point.value)} ${unit}${point.cost ? ` · ${local(point.cost)} ${page.currency}` : ""}`;
-const card = (id, point, unit) => { $(id).textContent = amount(point, unit).replace(" · ", "\n"); };
+const stacked = (point, unit) => amount(point, unit).replace(" · ", "\n");
+const card = (id, point, unit) => { $(id).textContent = stacked(point, unit); };
 
 async function showCards() {
   const now = new Date();
@@ -139,14 +140,14 @@ async function showAllMeters() {
   const now = new Date();
   const used = async (meter, view) => {
     const found = await series({ parameter: "energy", by: view, from: iso(VIEWS[view].begin(now)), to: iso(now) }, meter);
-    return amount(found.points.at(-1), found.unit);
+    return stacked(found.points.at(-1), found.unit);
   };
   $("all-rows").replaceChildren(...await Promise.all(page.meters.map(async (meter) => {
     const [latest, today, month] = await Promise.all([get(`${path(meter)}/latest`), used(meter, "day"), used(meter, "month")]);
     const value = (name) => amount(latest.values[name], latest.values[name]?.unit);
     const row = node("tr");
     row.append(node("th", meter.name, { scope: "row" }), node("td", latest.state ? text(`state_${latest.state.state}`) : "–"),
-      ...["power", "temp1", "temp2"].map((name) => node("td", value(name))), node("td", today), node("td", month));
+      ...["power", "temp1", "temp2"].map((name) => node("td", value(name), { class: "wide" })), node("td", today), node("td", month));
     return row;
   })));
 }
@@ -218,7 +219,7 @@ async function showCourse() {
   if (["temp1", "temp2"].includes(page.parameter)) wanted.push(page.parameter === "temp1" ? "temp2" : "temp1", "flow");
   const known = wanted.filter((name) => name === page.parameter || page.values?.[name]);
   const found = await Promise.all(known.map((name) => series({ parameter: name, by, from: iso(begin), to: iso(end) })));
-  const colours = ["warm", "cool", "before"];
+  const colours = { temp1: "warm", temp2: "cool", flow: "flow" };
   const tables = found.map((one) => [one.points.map((point) => Date.parse(point.time) / 1000), one.points.map(number)]);
   const format = days === 1 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" };
   const units = [...new Set(found.map((one) => one.unit))];
@@ -226,7 +227,7 @@ async function showCourse() {
   draw("course-chart", {
     scales: { x: { time: true }, ...Object.fromEntries(units.map((unit) => [unit || "y", { auto: true }])) },
     axes: [{ values: (_, ticks) => ticks.map((tick) => shown(new Date(tick * 1000), format)), space: 70 }, ...units.map((unit, index) => ({ scale: unit || "y", label: unit, side: index ? 1 : 3, size: 60, grid: { show: index === 0, stroke: colour("line") } }))],
-    series: [{ label: text("time"), value: (_, at) => at == null ? "" : shown(new Date(at * 1000), { dateStyle: "short", timeStyle: "short" }) }, ...found.map((one, index) => ({ label: `${name(one.parameter)} ${one.unit}`, scale: one.unit || "y", stroke: colour(found.length > 1 ? colours[index] : "used"), width: 2, spanGaps: false, points: { show: false } }))],
+    series: [{ label: text("time"), value: (_, at) => at == null ? "" : shown(new Date(at * 1000), { dateStyle: "short", timeStyle: "short" }) }, ...found.map((one, index) => ({ label: `${name(one.parameter)} ${one.unit}`, scale: one.unit || "y", stroke: colour(colours[one.parameter] ?? "used"), width: 2, spanGaps: false, points: { show: false } }))],
     cursor: { drag: { x: true, y: false } },
   }, tables.length > 1 ? uPlot.join(tables) : tables[0]);
   $("course-chart").setAttribute("aria-label", `${name(page.parameter)}, ${text(page.span)}`);
