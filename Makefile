@@ -12,7 +12,7 @@ help:
 	@echo "make test    lint, types and all tests"
 	@echo "make check   lint and types only"
 	@echo "make bench   the benchmarks, one line a figure"
-	@echo "make proof   faults, kills and a day of readings, and a year, counted (20 minutes)"
+	@echo "make proof   faults, kills and a day of readings, and a year, counted (half an hour)"
 	@echo "make fuzz    coverage-guided fuzzing of all that takes bytes from outside"
 	@echo "make screenshots  those of the README"
 	@echo "make clean   remove what these made"

@@ -35,7 +35,7 @@ _MOST_POINTS = 3000
 _FIRST_YEAR, _LAST_YEAR = 1971, 9000  # before and after that no meter counts
 _LONGEST = {
     None: timedelta(days=8),
-    "hour": timedelta(days=100),
+    "hour": timedelta(days=400),
 }  # all others: as long as one likes
 _log = logging.getLogger(__name__)
 _STATIC = Path(str(files(__package__).joinpath("static")))
