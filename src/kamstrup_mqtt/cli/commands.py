@@ -5,6 +5,7 @@ What only one command needs is imported by that command, so that the others star
 # ruff: noqa: PLC0415
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -87,6 +88,7 @@ def run_command(path: Path, capture: Path | None) -> None:
     from kamstrup_mqtt.gateway.log import log_to_file, log_to_stderr
     from kamstrup_mqtt.gateway.run import run_gateway, until_signal
 
+    _share_memory()
     config = load_config(path)
     log_to_stderr("debug" if "--debug" in sys.argv else config.log.level)
     if config.log.file is not None:
@@ -99,6 +101,15 @@ def run_command(path: Path, capture: Path | None) -> None:
     # that a normal exit would wait for in turn.
     logging.shutdown()
     os._exit(0)
+
+
+def _share_memory() -> None:
+    """Have all threads allocate from one pool, which spares almost a megabyte with glibc."""
+    import ctypes
+
+    arena_max = -8  # of malloc.h
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(arena_max, 1)
 
 
 @click.command("read")
