@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,25 @@ async def test_what_an_earlier_run_read_says_what_can_be(
         readouts = await work.readouts(2)
     assert readouts[1]["energy"].value == true["energy"].value
     assert "went back" in caplog.text
+
+
+async def test_a_clock_that_is_behind_is_given_time_to_be_set(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without a clock of its own, after a power cut."""
+    async with running(tmp_path, SimulatedMeter(), "energy") as work:
+        (first,) = await work.readouts(1)
+        await work.history.append("meter", replace(first, time=first.time + timedelta(hours=2)))
+    begun = time.monotonic()
+    monkeypatch.setattr(reading, "_CLOCK_S", 3.0)
+    async with running(tmp_path, SimulatedMeter(), "energy") as work:
+        await work.readouts(3)
+    assert time.monotonic() - begun >= 3
+    assert caplog.text.count("the clock of this machine says less") == 1
+    caplog.clear()
+    async with running(tmp_path, SimulatedMeter(), "energy") as work:
+        await work.readouts(4)
+    assert "the clock" not in caplog.text
 
 
 async def test_a_meter_that_is_replaced_without_a_pause_is_noticed_by_its_totals(

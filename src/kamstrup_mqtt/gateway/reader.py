@@ -26,6 +26,7 @@ from kamstrup_mqtt.store import Board, History
 
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
 _SPARING_S = 20.0  # a meter that does not answer well is asked no more often, in the long run
+_CLOCK_S = 120.0  # for the time to come from the network, on a machine that keeps none
 _NAMED = 8  # missing registers that a line of the log names
 _NAP_S = 30.0  # a long sleep looks at the clock now and then, for it may be set
 _REMINDER_S = 3600.0  # how often the log repeats a fault that goes on
@@ -100,7 +101,7 @@ class Reader:
         """Read until cancelled; a meter or port that is absent is tried again."""
         since = datetime.now(UTC) - timedelta(seconds=DAY_S)
         self._plan.remember(await self._history.times(self._meter.name, since))
-        await self._remember_totals()
+        await self._go_on_from_earlier()
         _log.info(
             "%s: reading %d registers from %s",
             self._meter.name,
@@ -176,12 +177,26 @@ class Reader:
             meter.serial != self._identity.serial
         )
 
-    async def _remember_totals(self) -> None:
-        """Let what an earlier run read last say what can be now."""
+    async def _go_on_from_earlier(self) -> None:
+        """Let what an earlier run read last say what can be now: the clock, and the totals."""
         last = await self._history.latest(self._meter.name)
-        if last is not None:
-            age_s = max(0.0, time.time() - last.time.timestamp())
-            self._plausibility.accept(last, time.monotonic() - age_s, {})
+        if last is None:
+            return
+        taken = last.time.timestamp()
+        if time.time() < taken:
+            _log.warning(
+                "%s: the clock of this machine says less than at the last readout, %s: waiting %s "
+                "at most for it to be set",
+                self._meter.name,
+                last.time.isoformat(sep=" ", timespec="seconds"),
+                duration(_CLOCK_S),
+            )
+            end = time.monotonic() + _CLOCK_S
+            while time.time() < taken and time.monotonic() < end:
+                self.alive_at = time.monotonic()
+                await asyncio.sleep(1)
+        age_s = max(0.0, time.time() - taken)
+        self._plausibility.accept(last, time.monotonic() - age_s, {})
 
     async def _held_to_reason(self, readout: Readout) -> Readout:
         """`readout` without totals that cannot be and that the meter does not say twice."""

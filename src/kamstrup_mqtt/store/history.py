@@ -121,7 +121,7 @@ class History:
         return await self._run(self._try, lambda: self._times(meter, since)) or []
 
     async def latest(self, meter: str) -> Readout | None:
-        """The last readout of `meter`; None before the first."""
+        """The last readout of `meter` that was not imported; None before the first."""
         return await self._run(self._try, lambda: self._latest(meter))
 
     async def advance(self, output: str, sequence: int) -> None:
@@ -263,7 +263,8 @@ class History:
 
     def _latest(self, meter: str) -> Readout | None:
         row = self._connect().execute(
-            f"{_READOUTS} WHERE name = ? ORDER BY sequence DESC LIMIT 1", (meter,)
+            f"{_READOUTS} WHERE name = ? AND sequence > 0 ORDER BY sequence DESC LIMIT 1",
+            (meter,),
         ).fetchone()  # fmt: skip
         return decode(Row(*row[2:])) if row else None
 
