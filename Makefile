@@ -43,7 +43,7 @@ screenshots: servers $(VENV)/.test
 FUZZ_RUNS ?= 100000
 
 fuzz: $(VENV)/.fuzz
-	for target in telegrams commands config; do \
+	for target in telegrams commands config captures tables; do \
 	  $(BIN)/python fuzz/fuzz.py $$target -runs=$(FUZZ_RUNS) -max_len=600 fuzz/corpus/$$target || exit 1; \
 	done
 

@@ -2,23 +2,29 @@
 
     python fuzz/fuzz.py TARGET [options of libFuzzer] [CORPUS]
 
-Targets are telegrams, commands and config. Whatever comes in, only our own errors may come out.
+Targets are telegrams, commands, config, captures and tables. Whatever comes in, only our own errors
+may come out.
 """
 
 import contextlib
+import io
 import sys
 import tempfile
+from datetime import UTC
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["kamstrup_mqtt"]):
     from kamstrup_mqtt import KamstrupError, Reading
+    from kamstrup_mqtt.capture import mask, read_capture
     from kamstrup_mqtt.gateway.commands import COMMANDS
     from kamstrup_mqtt.gateway.config import load_config
     from kamstrup_mqtt.kmp import Direction, Frame, FrameReader, GetRegisterAnswer, decode
     from kamstrup_mqtt.kmp import encode as encode_telegram
     from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
+    from kamstrup_mqtt.simulator import ReplayedMeter
+    from kamstrup_mqtt.store.exchange import read_csv, to_json_line
 
 _CONFIG = Path(tempfile.mkdtemp(prefix="kamstrup-fuzz-")) / "config.yaml"
 
@@ -65,7 +71,22 @@ def config(data: bytes) -> None:
         load_config(_CONFIG, {})
 
 
-TARGETS = {"telegrams": telegrams, "commands": commands, "config": config}
+def captures(data: bytes) -> None:
+    """A capture that somebody posted, and the bytes of a line that one of ours is made of."""
+    with contextlib.suppress(KamstrupError):
+        ReplayedMeter(read_capture(data.decode(errors="replace").splitlines()))
+    for asked in (False, True):
+        mask(data, asked=asked)
+
+
+def tables(data: bytes) -> None:
+    """A CSV file to import."""
+    with contextlib.suppress(KamstrupError):
+        for meter, readout in read_csv(io.StringIO(data.decode(errors="replace")), UTC, meter="m"):
+            assert to_json_line(meter, readout)
+
+
+TARGETS = {target.__name__: target for target in (telegrams, commands, config, captures, tables)}
 
 
 def main() -> None:

@@ -193,6 +193,7 @@ def test_a_history_of_home_assistant() -> None:
         ("time,energy [GJ]\nsoon,1\n", "line 2: 'soon' is no time"),
         ("time,energy [GJ]\n2026-01-01,much\n", "line 2: 'much' is not a number"),
         ("time,energy [GJ]\n2026-01-01,NaN\n", "not a number"),
+        ("time,energy [GJ]\n2026-01-01," + 200_000 * "1" + "\n", "line 2 is no line of a table"),
         ("time,energy [GJ]\n2026-01-01,5\n2026-01-02,4\n", "line 3: energy goes back from 5 to 4"),
     ],
 )

@@ -90,14 +90,14 @@ def read_csv(
     source = iter(lines)
     heading = next(source, "").lstrip("\ufeff")
     mark = max(_DIALECTS, key=heading.count)
-    names = [name.strip() for name in next(csv.reader([heading], delimiter=mark), [])]
+    names = [name.strip() for _, row in _rows([heading], mark, 1) for name in row]
     lower = [name.lower() for name in names]
     at = next((lower.index(name) for name in _TIMES if name in lower), None)
     if at is None:
         raise UsageError(f"no column for the time; expected one of {', '.join(_TIMES)}")
     columns = _columns(names, lower, at, parameter, unit)
     totals: dict[tuple[str, int], tuple[datetime, Decimal]] = {}
-    for number, cells in enumerate(csv.reader(source, delimiter=mark), start=2):
+    for number, cells in _rows(source, mark, 2):
         if not any(cells):
             continue
         row = dict(zip(lower, cells, strict=False))
@@ -119,6 +119,16 @@ def read_csv(
             who = MeterIdentity(serial)
         _check_totals(number, f"{whose} {who.serial}", moment, readings, totals)
         yield whose, Readout(who, moment, readings, {})
+
+
+def _rows(lines: Iterable[str], mark: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file, numbered from `first`."""
+    number = first - 1
+    try:
+        for number, cells in enumerate(csv.reader(lines, delimiter=mark), start=first):
+            yield number, cells
+    except csv.Error as error:
+        raise UsageError(f"line {number + 1} is no line of a table: {error}") from error
 
 
 def _heading(column: Column) -> str:
