@@ -116,6 +116,9 @@ def test_a_period_that_the_readings_do_not_fill_says_so() -> None:
               point(local(2026, 5, 3), "4"), point(local(2026, 5, 3, 14), "5")]  # fmt: skip
     found = consumption(points, marks, "day")
     assert [period.complete for period in found.periods] == [False, True, False]
+    for last, complete in ((local(2026, 5, 3, 23), False), (local(2026, 5, 4), True)):
+        points[-1] = point(last, "6")  # as long as it goes on, nobody knows
+        assert consumption(points, marks, "day").periods[-1].complete is complete
 
 
 @given(
@@ -199,7 +202,7 @@ async def test_the_hour_that_has_not_ended_counts_too(tmp_path: Path) -> None:
     with Archive(path) as archive:
         _, found = archive.used("meter", 60, BEGIN, BEGIN + timedelta(hours=2), "hour")
         assert [str(period.used) for period in found.periods] == ["12.0", "7.0"]
-        assert [period.complete for period in found.periods] == [True, True]
+        assert [period.complete for period in found.periods] == [True, False]
         _, day = archive.used("meter", 60, BEGIN, BEGIN + timedelta(hours=2), "day")
         assert day.periods[0].used == 19
         assert not day.periods[0].complete

@@ -184,7 +184,7 @@ def _note_ends(periods: list[Period], points: Sequence[Point], edges: list[int])
         if number <= first or number > last:
             period.complete = False
         elif number == last:
-            period.complete = edges[number + 1] - points[-1].taken <= _HOUR_GAP_US
+            period.complete = points[-1].taken >= edges[number + 1] - GRACE_US
 
 
 def _spread(periods: list[Period], edges: list[int], earlier: Point, later: Point) -> None:
