@@ -57,7 +57,7 @@ async def fill(path: Path, days: int = 70) -> list[Readout]:
     history = History(path.with_suffix(".history.db"), 1e9)
     await history.open()
     made = []
-    for number in range(24 * days, 0, -1):
+    for number in range(24 * days, -1, -1):
         values = {
             60: (Decimal("227.440") - number * Decimal("0.017"), "energy", "GJ"),
             68: (Decimal("2131.930") - number * Decimal("0.125"), "volume", "m³"),
