@@ -272,7 +272,8 @@ async def test_the_api(tmp_path: Path, background: Background) -> None:
 
 async def test_metrics_are_what_prometheus_reads(tmp_path: Path, background: Background) -> None:
     async with running(tmp_path, background) as url, httpx.AsyncClient() as client:
-        answer = await client.get(f"{url}metrics")
+        while "kamstrup_meter_energy" not in (answer := await client.get(f"{url}metrics")).text:
+            await asyncio.sleep(0.1)  # it is told that the meter answers before that is kept
         health = await client.get(f"{url}healthz")
     families = {one.name: one for one in text_string_to_metric_families(answer.text)}
     (energy,) = families["kamstrup_meter_energy_joules"].samples
