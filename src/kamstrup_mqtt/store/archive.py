@@ -18,14 +18,18 @@ from urllib.parse import quote
 
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import MeterIdentity, Readout
-from kamstrup_mqtt.store.codec import Row, decode, identity, moment_of, number_of, taken_of
+from kamstrup_mqtt.store.codec import (
+    READOUTS,
+    Row,
+    decode,
+    identity,
+    moment_of,
+    number_of,
+    taken_of,
+)
 from kamstrup_mqtt.store.consumption import GJ, By, Consumption, Point, boundaries, consumption
 from kamstrup_mqtt.store.rollup import GRACE_US, begin_of, hour_of, raw_rows, summed
 
-_READOUTS = (
-    "SELECT name, identity, columns, taken, utc_offset, digits FROM readout "
-    "JOIN meter ON meter.id = readout.meter JOIN layout ON layout.id = readout.layout "
-)
 _HOURS = (
     "SELECT hour, unit, first, first_taken, last, last_taken, low, high, total, count FROM hour"
 )
@@ -106,11 +110,11 @@ class Archive:
         """The last readout of `meter`."""
         rows = [
             self._database.execute(
-                f"{_READOUTS} WHERE meter = ? ORDER BY taken DESC LIMIT 1", (number,)
+                f"{READOUTS} WHERE meter = ? ORDER BY taken DESC LIMIT 1", (number,)
             ).fetchone()
             for number in self._ids(meter)
         ]
-        found = [decode(Row(*row[1:])) for row in rows if row]
+        found = [decode(Row(*row[2:])) for row in rows if row]
         return max(found, key=lambda readout: readout.time, default=None)
 
     def readouts(
@@ -118,11 +122,11 @@ class Archive:
     ) -> Iterator[tuple[str, Readout]]:
         """The readouts from `begin` to before `end`, of one meter or of all, oldest first."""
         rows = self._database.execute(
-            f"{_READOUTS} WHERE taken >= ? AND taken < ? AND (?3 IS NULL OR name = ?3) "
+            f"{READOUTS} WHERE taken >= ? AND taken < ? AND (?3 IS NULL OR name = ?3) "
             "ORDER BY taken, sequence",
             (taken_of(begin), taken_of(end), meter),
         )
-        return ((row[0], decode(Row(*row[1:]))) for row in rows)
+        return ((name, decode(Row(*row))) for _, name, *row in rows)
 
     def columns(self, meter: str | None, begin: datetime, end: datetime) -> list[str]:
         """The layouts, as JSON, of the readouts from `begin` to before `end`."""

@@ -34,6 +34,13 @@ _DECODERS = dict(_KINDS.values())
 KINDS = tuple(_DECODERS)
 
 
+# Readouts with their number and the meter's configured name; the rest are the fields of a `Row`.
+READOUTS = (
+    "SELECT sequence, name, identity, columns, taken, utc_offset, digits FROM readout "
+    "JOIN meter ON meter.id = readout.meter JOIN layout ON layout.id = readout.layout "
+)
+
+
 class Row(NamedTuple):
     """A readout as it is kept; the columns of the schema."""
 

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store.board import Board
-from kamstrup_mqtt.store.codec import Row, decode, encode
+from kamstrup_mqtt.store.codec import READOUTS, Row, decode, encode
 from kamstrup_mqtt.store.rollup import begin_of, hour_of, keep_up, rebuild
 
 VERSION = 2  # of the file; schema-1.sql and so on lead there, one after the other
@@ -34,11 +34,6 @@ _MOST_WAITING = 5000  # readouts in memory while the disk fails
 _PRUNE_S = 3600.0
 _IMPORT = 1 << 40  # numbers for each import
 _PRUNED = 1000  # readouts that are removed at once when there are too many bytes
-
-_READOUTS = (
-    "SELECT sequence, name, identity, columns, taken, utc_offset, digits FROM readout "
-    "JOIN meter ON meter.id = readout.meter JOIN layout ON layout.id = readout.layout "
-)
 
 _log = logging.getLogger(__name__)
 
@@ -257,13 +252,13 @@ class History:
 
     def _read(self, sequence: int, most: int) -> list[Stored]:
         rows = self._connect().execute(
-            f"{_READOUTS} WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, most)
+            f"{READOUTS} WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, most)
         )
         return [Stored(number, name, decode(Row(*row))) for number, name, *row in rows]
 
     def _latest(self, meter: str) -> Readout | None:
         row = self._connect().execute(
-            f"{_READOUTS} WHERE name = ? AND sequence > 0 ORDER BY sequence DESC LIMIT 1",
+            f"{READOUTS} WHERE name = ? AND sequence > 0 ORDER BY sequence DESC LIMIT 1",
             (meter,),
         ).fetchone()  # fmt: skip
         return decode(Row(*row[2:])) if row else None
