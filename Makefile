@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-DEBIAN_PACKAGES := mosquitto ser2net socat openssl chromium
+DEBIAN_PACKAGES := mosquitto ser2net socat openssl chromium faketime
 
 .PHONY: help demo test check bench proof fuzz screenshots servers clean
 
@@ -32,7 +32,6 @@ check: $(VENV)/.test
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench.py
 
-proof: DEBIAN_PACKAGES += faketime
 proof: servers $(VENV)/.test
 	@$(BIN)/python benchmarks/proof.py $(ARGS)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,33 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 # A shell that starts us in the background has us, and all that we start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Clock:
+    """A wall clock for a process of its own, which a test may set; the monotonic one is real."""
+
+    def __init__(self, folder: Path) -> None:
+        (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+        self._file = folder / "clock"
+        self.env = {
+            "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }  # fmt: skip
+        self.set(0)
+
+    def set(self, ahead_s: float) -> None:
+        """Have it differ from the clock of this machine by so much."""
+        written = self._file.with_suffix(".new")
+        written.write_text(f"{ahead_s:+.0f}")
+        written.replace(self._file)
+
+    def set_to(self, moment: datetime) -> None:
+        self.set((moment - datetime.now(UTC)).total_seconds())
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    return Clock(tmp_path)
 
 
 def free_port() -> int:
@@ -148,9 +176,11 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the command line and leave it running; it is ended with the test."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+    def start(
+        *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [*COMMAND, *arguments], text=True, cwd=cwd,
+            [*COMMAND, *arguments], text=True, cwd=cwd, env=os.environ | (env or {}),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         processes.append(process)

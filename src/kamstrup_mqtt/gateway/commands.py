@@ -88,10 +88,11 @@ def wanted_interval(payload: bytes) -> float | None:
         UsageError: it is no interval.
 
     """
-    text = payload[:_LONGEST].decode("utf-8", "replace").strip()
-    if not text:
-        return None
+    if len(payload) > _LONGEST:
+        raise UsageError(f"expected {INTERVAL}, got {len(payload)} bytes")
     try:
-        return interval_seconds(text)
-    except ValueError as error:
-        raise UsageError(f"expected {INTERVAL}, got {text[:_SHOWN]!r}") from error
+        text = payload.decode().strip()
+        return interval_seconds(text) if text else None
+    except ValueError as error:  # or no text at all
+        got = payload[:_SHOWN].decode("utf-8", "replace")
+        raise UsageError(f"expected {INTERVAL}, got {got!r}") from error

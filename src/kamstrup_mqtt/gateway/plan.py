@@ -9,7 +9,7 @@ import time
 from datetime import datetime
 
 from kamstrup_mqtt.gateway.config import MeterConfig
-from kamstrup_mqtt.gateway.schedule import Budget, duration, next_at, next_due
+from kamstrup_mqtt.gateway.schedule import Budget, duration, moments_a_day, next_at, next_due
 from kamstrup_mqtt.meter import SLEEPY_S
 
 DAY_S = 86400.0
@@ -77,7 +77,7 @@ class Plan:
     def next_due(self, previous: float | None) -> float:
         """The unix time of the next reading; `previous` is the one that was due before."""
         now, clock = time.time(), time.monotonic()
-        if self._meter.poll_at and self._interval_s is None:
+        if self._meter.poll_at and self.is_cron:
             due = next_at(self._meter.poll_at, now, previous)
         else:
             due = _on_the_grid(now, self.interval_s, previous)
@@ -88,8 +88,13 @@ class Plan:
             due = min(due, max(active, now + self._budget.free_at(clock, reserved) - clock))
         return due
 
+    @property
+    def is_cron(self) -> bool:
+        """Whether moments say when to read, and no interval."""
+        return self._meter.poll_at is not None and self._interval_s is None
+
     def free_at(self) -> float:
-        """The unix time from which the budget allows a reading; told when it holds one back."""
+        """When the budget allows a reading, on the monotonic clock; told when it holds one back."""
         clock = time.monotonic()
         free = self._budget.free_at(clock)
         if (free > clock) is not self._held_back:
@@ -102,21 +107,22 @@ class Plan:
                     self._meter.max_readings_per_day,
                     duration(math.ceil((free - clock) / 60) * 60),
                 )
-        return time.time() + free - clock
+        return free
 
     def introduce(self) -> None:
         """Say in the log when the meter is read, and what that costs it."""
         name, meter = self._meter.name, self._meter
-        when = f"every {duration(self.interval_s)}"
-        if meter.poll_at and self._interval_s is None:
+        when, readings = f"every {duration(self.interval_s)}", round(DAY_S / self.interval_s)
+        if meter.poll_at and self.is_cron:
             when = f"at {meter.poll_at} (minute, hour, day, month, weekday)"
-        _log.info("%s: reading %s: %s", name, when, _cost(self.interval_s))
+            readings = moments_a_day(meter.poll_at)
+        _log.info("%s: reading %s: %s", name, when, _cost(readings))
         if meter.active_interval_s is not None:
             _log.info(
                 "%s: while water flows, or somebody asks for it, every %s: at most %s",
                 name,
                 duration(meter.active_interval_s),
-                _cost(meter.active_interval_s),
+                _cost(round(DAY_S / meter.active_interval_s)),
             )
         if meter.max_readings_per_day is not None:
             _log.info("%s: never more than %d readings a day", name, meter.max_readings_per_day)
@@ -145,9 +151,8 @@ def _on_the_grid(now: float, interval_s: float, previous: float | None) -> float
     return next_due(now, offset.total_seconds() if offset else 0.0, interval_s, previous)
 
 
-def _cost(interval_s: float) -> str:
+def _cost(readings: int) -> str:
     """Readings a day, and the battery life they take by what users report."""
-    readings = round(DAY_S / interval_s)
     return f"{readings} readings a day, {battery_life(readings)}"
 
 

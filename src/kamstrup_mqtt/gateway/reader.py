@@ -29,6 +29,7 @@ _SPARING_S = 20.0  # a meter that does not answer well is asked no more often, i
 _CLOCK_S = 120.0  # for the time to come from the network, on a machine that keeps none
 _NAMED = 8  # missing registers that a line of the log names
 _NAP_S = 30.0  # a long sleep looks at the clock now and then, for it may be set
+_SET_S = 1.0  # a wall clock that moves more against the monotonic one was set
 _REMINDER_S = 3600.0  # how often the log repeats a fault that goes on
 
 _log = logging.getLogger(__name__)
@@ -97,8 +98,16 @@ class Reader:
             self._report()
             self._asked.set()
 
+    def note_failure(self, cause: str) -> None:
+        """Say in the state that the reading failed in a way nobody foresaw, and is started anew."""
+        self._failures += 1
+        self._reason = f"the reading failed, and is started again: {cause}"
+        self._monitor.failed(KamstrupError(self._reason), _now(), time.monotonic())
+        self._report()
+
     async def run(self) -> None:
         """Read until cancelled; a meter or port that is absent is tried again."""
+        self._freshness.forget()  # it may be what made an earlier run fail
         since = datetime.now(UTC) - timedelta(seconds=DAY_S)
         self._plan.remember(await self._history.times(self._meter.name, since))
         await self._go_on_from_earlier()
@@ -118,7 +127,7 @@ class Reader:
                 if fault is not None:
                     wake = self._next_try(fault, due)
                     self._complain(fault, wake)
-                registers = await self._wait(wake)
+                registers = await self._wait(wake, fault=fault is not None)
         finally:
             await self._session.close()
 
@@ -130,9 +139,11 @@ class Reader:
             if self._is_another(readout.meter):
                 self._freshness.forget()
                 readout = await self._ask(registers, complete=complete)
-        except KamstrupError as fault:
+        except Exception as fault:
             if not isinstance(fault, PortError | NoAnswerError):  # a silent meter spends nothing
                 self._plan.spend()
+            if not isinstance(fault, KamstrupError):
+                raise
             self._failures += 1
             self._reason = str(fault)
             self._monitor.failed(fault, _now(), time.monotonic())
@@ -227,27 +238,51 @@ class Reader:
         self._plausibility.accept(readout, time.monotonic(), doubtful)
         return readout
 
-    async def _wait(self, wake: float) -> tuple[int, ...]:
-        """Wait until `wake`, or until somebody asks; gives the registers to read then."""
+    async def _wait(self, wake: float, *, fault: bool = False) -> tuple[int, ...]:
+        """Wait until `wake`, or until somebody asks; gives the registers to read then.
+
+        It waits on the monotonic clock. A wall clock that is set meanwhile never prolongs an
+        interval; moments such as midnight move with it, but not the next try after a `fault`.
+        """
+        offset = time.time() - time.monotonic()
+        end = wake - offset
         while True:
-            wake = max(wake, self._plan.free_at())
-            # A clock that was set back ends the wait rather than prolonging it.
-            while 0 < (left := wake - time.time()) <= max(self._plan.interval_s, DAY_S) + 1:
-                self.alive_at = time.monotonic()
+            end = max(end, self._plan.free_at())
+            if (left := end - time.monotonic()) > 0:
                 try:
                     async with asyncio.timeout(min(left, _NAP_S)):
                         await self._asked.wait()
                 except TimeoutError:
                     await self._keep_awake(left)
-                    continue
-                break
-            self.alive_at = time.monotonic()
+            asked = self._asked.is_set()
             self._asked.clear()
-            wanted, self._wanted = tuple(self._wanted), {}
-            if self._plan.free_at() <= time.time():
-                if wanted or wake <= time.time():
-                    return wanted or self._meter.registers
-                wake = self._plan.next_due(None)  # the plan is another one
+            free = self._plan.free_at()
+            self.alive_at = clock = time.monotonic()
+            if clock >= end:
+                return self._take_wanted(self._meter.registers)
+            if self._wanted and free <= clock:
+                return self._take_wanted(tuple(self._wanted))
+            moved = time.time() - clock - offset
+            if not asked and abs(moved) < _SET_S:
+                continue
+            offset += moved
+            if time.time() >= wake:  # the clock jumped over it
+                end = clock
+                continue
+            wake = self._plan.next_due(None)
+            end = (
+                wake - offset
+                if asked or (self._plan.is_cron and not fault)
+                else min(end, wake - offset)
+            )
+
+    def _take_wanted(self, registers: tuple[int, ...]) -> tuple[int, ...]:
+        """Give `registers` to read now; what else is wanted is read next."""
+        for register in registers:
+            self._wanted.pop(register, None)
+        if self._wanted:
+            self._asked.set()
+        return registers
 
     async def _keep_awake(self, left_s: float) -> None:
         """Ask the cheapest question there is before the meter falls asleep."""

@@ -14,19 +14,21 @@ from typing import Any
 
 from kamstrup_mqtt.capture import Recorder
 from kamstrup_mqtt.errors import UsageError
-from kamstrup_mqtt.gateway.commands import COMMANDS
 from kamstrup_mqtt.gateway.config import Config, MeterConfig
+from kamstrup_mqtt.gateway.inbox import Inbox
 from kamstrup_mqtt.gateway.reader import Reader
 from kamstrup_mqtt.gateway.service import answer_health, feed_watchdog, notify
+from kamstrup_mqtt.gateway.supervisor import Supervisor
 from kamstrup_mqtt.meter import Tap
 from kamstrup_mqtt.outputs import MqttOutput, Publication
 from kamstrup_mqtt.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
+from kamstrup_mqtt.tasks import run_together
+from kamstrup_mqtt.web.settings import WebSettings
 
 _END_S = 1.5  # a clean end takes no longer, whatever hangs
 _STUCK_S = 300.0  # longer than a readout of every register takes on the worst line
 _CAPTURE_BYTES = 10_000_000  # enough for days, and no disk is filled by it
-_LONGEST_LINE = 200  # of what others sent, in the log
 
 _log = logging.getLogger(__name__)
 
@@ -62,22 +64,16 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
     """
     history = History(config.history.path, config.history.keep_s)
     statuses: Board[MeterStatus] = Board()
+    supervisor = Supervisor()
     readers = {
         meter.name: Reader(meter, history, statuses, _recording(meter, config, capture))
         for meter in config.meters
     }
 
-    def command(meter: str, name: str, payload: bytes) -> bool:
-        try:
-            COMMANDS[name](readers[meter], payload)
-        except UsageError as error:
-            _log.warning("%s: a message on %s is ignored: %s", meter, name, _printable(str(error)))
-            return False
-        return True
-
+    inbox = Inbox(readers, history)
     publications = [Publication(m.name, m.topic, m.registers) for m in config.meters]
     output = MqttOutput(
-        config.mqtt, config.homeassistant, publications, history, statuses, command=command,
+        config.mqtt, config.homeassistant, publications, history, statuses, command=inbox.take,
         outdoor_topic=config.web.outdoor_topic if config.web else None,
     )  # fmt: skip
 
@@ -88,32 +84,39 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
         return [f"{name} is stuck" for name, at in last.items() if at < oldest]
 
     def complaints() -> list[str]:
-        found = stuck() + [
-            line for line in (reader.complaint for reader in readers.values()) if line
-        ]
-        return found + ([] if output.connected else ["the broker is not connected"])
+        found = [line for line in (reader.complaint for reader in readers.values()) if line]
+        return [*stuck(), *supervisor.complaints, *found, *output.complaints]
+
+    async def serve_page(settings: WebSettings) -> None:
+        from kamstrup_mqtt.web.app import House  # noqa: PLC0415 - 10 MB that few need
+        from kamstrup_mqtt.web.server import serve_web  # noqa: PLC0415
+
+        await serve_web(
+            House(
+                settings,
+                config.history.path,
+                history,
+                statuses,
+                complaints,
+                connected=lambda: output.connected,
+                backlog=output.backlog,
+            )
+        )
 
     try:
         await history.open()
-        async with asyncio.TaskGroup() as tasks:
-            if config.path is not None:
-                tasks.create_task(answer_health(config.path, complaints))
-            tasks.create_task(feed_watchdog(stuck))
-            tasks.create_task(output.run())
-            if config.web is not None:
-                from kamstrup_mqtt.web.app import House  # noqa: PLC0415 - 10 MB that few need
-                from kamstrup_mqtt.web.server import serve_web  # noqa: PLC0415
-
-                house = House(
-                    config.web, config.history.path, history, statuses, complaints,
-                    connected=lambda: output.connected, backlog=output.backlog,
-                )  # fmt: skip
-                tasks.create_task(serve_web(house))
-            for reader in readers.values():
-                tasks.create_task(reader.run())
-    except ExceptionGroup as group:
-        usage, _ = group.split(UsageError)
-        raise (usage.exceptions[0] if usage else group) from None
+        await inbox.restore()
+        parts = [
+            supervisor.keep("the watchdog", lambda: feed_watchdog(stuck)),
+            supervisor.keep("the publishing", output.run),
+        ]
+        if (path := config.path) is not None:
+            parts.append(supervisor.keep("the health", lambda: answer_health(path, complaints)))
+        if (web := config.web) is not None:
+            parts.append(supervisor.keep("the page", lambda: serve_page(web)))
+        for name, reader in readers.items():
+            parts.append(supervisor.keep(f"the reading of {name}", reader.run, reader.note_failure))
+        await run_together(*parts)
     finally:
         notify("STOPPING=1")
         await history.close()
@@ -152,8 +155,3 @@ def _note_stray_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any])
     level = logging.DEBUG if isinstance(error, OSError) else logging.WARNING
     shown = error if _log.isEnabledFor(logging.DEBUG) else None
     _log.log(level, "%s: %r; --debug shows where", context["message"], error, exc_info=shown)
-
-
-def _printable(text: str) -> str:
-    """Words of others, fit for one line of the log."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:_LONGEST_LINE]

@@ -3,8 +3,9 @@
 import math
 import re
 from collections import deque
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import islice, pairwise, takewhile
 
 from cronsim import CronSim, CronSimError
 
@@ -17,7 +18,9 @@ _LONGEST_DAYS = 100 * 365
 _LONGEST_S = 7 * 86400.0
 _SECONDS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _DAY_S = 86400.0
-_LOOKED_AT = 60  # moments of a cron expression, to see how far apart they lie
+_SELDOM = timedelta(days=50 * 365)  # as far as cronsim looks
+_SOME_DAY = datetime(2026, 1, 1)  # noqa: DTZ001 - local time, as users mean
+_LOOKED_AT = 1500  # days on which a cron expression has moments: four years of every day
 _EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
 _FIRST_RETRY_S = 5.0
 _DOUBLINGS = 20  # 60 days: beyond any interval, and far from where floats end
@@ -54,7 +57,7 @@ def cron_expression(text: str) -> str:
     try:
         if len(fields) != 5:
             raise ValueError
-        next(CronSim(expression, datetime(2026, 1, 1)))  # noqa: DTZ001 - local time, as users mean
+        next(_moments(expression))
     except (CronSimError, StopIteration) as error:
         raise ValueError from error
     return expression
@@ -80,9 +83,26 @@ def next_at(expression: str, now: float, previous: float | None) -> float:
 
 def longest_gap(expression: str) -> float:
     """Seconds between two moments of a cron expression, where they lie farthest apart."""
-    moments = CronSim(expression, datetime(2026, 1, 1))  # noqa: DTZ001 - see above
-    found = [next(moments) for _ in range(_LOOKED_AT)]
-    return max((b - a).total_seconds() for a, b in pairwise(found))
+    times = _times_of_day(expression)
+    days = list(islice(_moments("0 0 " + " ".join(expression.split()[2:])), _LOOKED_AT))
+    days_apart = max((b - a for a, b in pairwise(days)), default=_SELDOM)
+    overnight = days_apart - (times[-1] - times[0])
+    return max([overnight, *(b - a for a, b in pairwise(times))]).total_seconds()
+
+
+def moments_a_day(expression: str) -> int:
+    """How many moments a cron expression has on a day that has any."""
+    return len(_times_of_day(expression))
+
+
+def _times_of_day(expression: str) -> list[datetime]:
+    every_day = " ".join([*expression.split()[:2], "* * *"])
+    return list(_moments(every_day, timedelta(days=1)))
+
+
+def _moments(expression: str, span: timedelta = _SELDOM) -> Iterator[datetime]:
+    moments = CronSim(expression, _SOME_DAY - timedelta(seconds=1))
+    return takewhile(lambda moment: moment < _SOME_DAY + span, moments)
 
 
 class Budget:

@@ -48,7 +48,7 @@ _LOST = (MQTTErrorCode.MQTT_ERR_NO_CONN, MQTTErrorCode.MQTT_ERR_CONN_LOST)
 _library_log = logging.getLogger(f"{__name__}.library")
 _library_log.setLevel(logging.CRITICAL)
 
-BrokerError = (MqttError, OSError, ValueError)  # all that a connection fails with
+BrokerError = (MqttError, OSError)  # all that a connection fails with
 
 
 class MqttSettings(BaseModel):
@@ -143,7 +143,10 @@ class Session:
             properties.MessageExpiryInterval = max(1, math.ceil(expiry_s))
         async with self._turn:
             self._client.refusal = None
-            await self._client.publish(topic, payload, qos, retain, properties)
+            try:
+                await self._client.publish(topic, payload, qos, retain, properties)
+            except ValueError as error:  # a topic that is none, or a payload of over 256 MB
+                raise MqttError(f"{topic} cannot be published: {error}") from error
             return self._client.refusal
 
     async def has_listeners(self, topic: str) -> bool | None:
@@ -221,9 +224,18 @@ async def connect(settings: MqttSettings, will_topic: str | None = None) -> Asyn
     """Connect and log in; the last will is `offline` on `will_topic`, retained, if one is given.
 
     Raises:
-        MqttError, OSError, ValueError: it failed; `why` puts that into words.
+        MqttError, OSError: it failed; `why` puts that into words.
 
     """
+    try:
+        client = _client(settings, will_topic)
+    except ValueError as error:  # what TLS or the library does not take
+        raise MqttError(str(error)) from error
+    async with client:
+        yield Session(client)
+
+
+def _client(settings: MqttSettings, will_topic: str | None) -> _Client:
     username, password = settings.credentials
     version_5 = settings.version == "5"
     websockets = settings.transport == "websockets"
@@ -244,8 +256,7 @@ async def connect(settings: MqttSettings, will_topic: str | None = None) -> Asyn
         logger=_library_log,
     )
     client.is_version_5 = version_5
-    async with client:
-        yield Session(client)
+    return client
 
 
 def why(errors: BaseException) -> str:

@@ -366,14 +366,13 @@ class HomeAssistantDevice:
             "Reading interval",
             **told | {"entity_category": "config"},
             command_topic=f"{self._base}/poll_interval",
-            value_template="{{ (value_json.poll_interval / 60) | round(2) }}",
+            value_template="{{ [value_json.poll_interval / 60, 10080] | min | round(2) }}",
             device_class="duration",
             unit_of_measurement="min",
             min=0.02,
             max=7 * 24 * 60,
             step=0.01,
             mode="box",
-            retain=True,  # how it survives a restart of the gateway
         )
         return entities
 

@@ -4,21 +4,24 @@ It follows the boards, survives the broker, says `offline` when it ends, and nev
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from typing import TypeVar
 
-from aiomqtt import Message
+from aiomqtt import Message, MqttError
 
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
+from kamstrup_mqtt.tasks import run_together
 
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 15.0
@@ -26,22 +29,25 @@ _LAST_RETRY_S = 15.0
 # as by another client of the same name, does not.
 _HELD_S = 5.0
 _PROOF_S = 30.0
+_STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
 _BATCH = 50  # readouts that are delivered between two notes of how far we are
 _BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
 _BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
 COMMAND_TOPICS = ("read", "poll_interval")  # the last parts of their topics
-_LASTING = ("poll_interval",)
+_LASTING = ("poll_interval",)  # what a retained message may say as well
 _OUTDOORS = 80  # °C, below and above which it is nowhere
 _OUTDOOR_S = 60.0  # no more often is it written
 _FRESH_INTERVALS = 2  # a live value is stale when the next ones are overdue
 
 _log = logging.getLogger(__name__)
 
-# Carries out a command of a user: the meter's name, the command, the payload. Says whether it
-# could be meant.
-Command = Callable[[str, str, bytes], bool]
+T = TypeVar("T")
+
+# Carries out a command of a user: the meter's name, the command, the payload, whether the broker
+# had kept it.
+Command = Callable[[str, str, bytes, bool], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,8 @@ class MqttOutput:
         command: Command,
         outdoor_topic: str | None = None,
     ) -> None:
-        self.alive_at = time.monotonic()  # when it last got on
         self.connected = False
+        self._got_on_at = {"connection": time.monotonic()}  # each task of the publishing
         self._settings = settings
         self._publications = {meter.meter: meter for meter in publications}
         self._history = history
@@ -106,10 +112,24 @@ class MqttOutput:
         self._news = asyncio.Event()
         self._said = ""
         self._warned: set[str] = set()  # topics
-        self._lasting: dict[str, bytes] = {}  # the commands that the broker keeps, by topic
+        self._trouble: dict[tuple[str, str], str] = {}  # with Home Assistant, by meter and part
+        self._born = asyncio.Event()  # Home Assistant has just started
         self._announcing = asyncio.Lock()
         self._announced: dict[str, str] = {}  # on this connection: payloads by topic
         self._watched: dict[str, str] = {}  # on this connection: discovery topics, whose meter
+
+    @property
+    def alive_at(self) -> float:
+        """When the task of the publishing that is furthest behind last got on."""
+        return min(self._got_on_at.values())
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is wrong with the publishing, one line each."""
+        return [
+            *self._trouble.values(),
+            *([] if self.connected else ["the broker is not connected"]),
+        ]
 
     async def backlog(self) -> int:
         """How many readouts wait for the broker."""
@@ -120,12 +140,12 @@ class MqttOutput:
         loop = asyncio.get_running_loop()
         retry_s = _FIRST_RETRY_S
         while True:
-            self.alive_at = time.monotonic()
+            self._got_on_at = {"connection": time.monotonic()}
             began, reason = loop.time(), ""
             try:
                 await self._connection()
-            except* BrokerError as errors:
-                reason = why(errors)
+            except BrokerError as error:
+                reason = why(error)
             finally:
                 self.connected = False
             if reason != self._said:
@@ -161,30 +181,49 @@ class MqttOutput:
                 self._watched.clear()
                 # The listening ends as soon as the connection does, and so cancels a publish
                 # that would wait for its confirmation.
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._listen(session, tasks))
-                    tasks.create_task(self._follow_statuses(session))
-                    tasks.create_task(self._follow_readouts(session))
-                    tasks.create_task(self._drain(session))
-                    tasks.create_task(self._prove(session))
-            except asyncio.CancelledError:
+                await run_together(
+                    self._listen(session),
+                    self._follow_statuses(session),
+                    self._follow_readouts(session),
+                    self._drain(session),
+                    self._announce_births(session),
+                    self._prove(session),
+                )
+            except BrokerError:
+                raise
+            except BaseException:
                 await session.say_goodbye(self._status_topic, "offline")
                 raise
 
     async def _prove(self, session: Session) -> None:
-        """See now and then that the broker still takes what we say."""
+        """See now and then that the broker still takes what we say, and that all tasks get on."""
         while True:
             await session.confirm()
-            self.alive_at = time.monotonic()
+            self._got_on("connection")
             await asyncio.sleep(_PROOF_S)
+            if self.alive_at < time.monotonic() - _STALLED_S:
+                raise MqttError("the publishing stalled")
+
+    def _got_on(self, task: str) -> None:
+        self._got_on_at[task] = time.monotonic()
+
+    async def _next(self, task: str, news: Awaitable[T], otherwise: T) -> T:
+        """Wait for `news`, but not so long that nobody knows whether `task` still gets on."""
+        self._got_on(task)
+        try:
+            async with asyncio.timeout(_PROOF_S):
+                return await news
+        except TimeoutError:
+            return otherwise
 
     async def _follow_statuses(self, session: Session) -> None:
         cursor = 0
         while True:
-            for entry in await self._statuses.after(cursor):
+            for entry in await self._next("statuses", self._statuses.after(cursor), []):
                 topic = f"{self._publications[entry.meter].topic}/state"
                 await self._say(session, topic, entry.content.to_json())
-                self._devices[entry.meter].note_status(entry.content)
+                with self._homeassistant(entry.meter, "its state"):
+                    self._devices[entry.meter].note_status(entry.content)
                 await self._announce(session, entry.meter)
                 cursor = entry.sequence
 
@@ -194,13 +233,15 @@ class MqttOutput:
         for meter in self._publications:
             await self._announce(session, meter, states=True)
         while True:
-            for entry in await self._history.live.after(cursor):
+            for entry in await self._next("readouts", self._history.live.after(cursor), []):
+                self._got_on("readouts")
                 await self._publish_values(session, entry.meter, entry.content.readout)
                 if entry.content.sequence:
                     self._delivered.add(entry.content.sequence)
                     self._late_until = max(self._late_until, entry.content.sequence)
                     self._news.set()
-                self._devices[entry.meter].note_readout(entry.content.readout)
+                with self._homeassistant(entry.meter, "its values"):
+                    self._devices[entry.meter].note_readout(entry.content.readout)
                 await self._announce(session, entry.meter, states=True)
                 cursor = self._cursor = entry.sequence
 
@@ -214,6 +255,7 @@ class MqttOutput:
             self._news.clear()
             begun = cursor
             for stored in await history.after(cursor, _BATCH):
+                self._got_on("backlog")
                 if stored.sequence > self._late_until:
                     break  # its turn on the live topic is still to come
                 publication = self._publications.get(stored.meter)
@@ -234,7 +276,7 @@ class MqttOutput:
                 self._delivered = {number for number in self._delivered if number > cursor}
             else:
                 told = False
-                await self._news.wait()
+                await self._next("backlog", self._news.wait(), otherwise=True)
 
     async def _publish_values(self, session: Session, meter: str, readout: Readout) -> None:
         settings, publication = self._settings, self._publications[meter]
@@ -266,21 +308,40 @@ class MqttOutput:
             if topic not in self._watched:  # what an earlier run retained there comes back
                 self._watched[topic] = meter
                 await session.subscribe([topic])
-            payload = device.config()
-            if self._announced.get(topic) != payload:
+            payload = shown = ""
+            with self._homeassistant(meter, "its entities"):
+                payload, shown = device.config(), device.states(datetime.now(UTC))
+            if payload and self._announced.get(topic) != payload:
                 self._announced[topic] = payload
                 await self._say(session, topic, payload)
-            if states:
-                await self._say(session, device.state_topic, device.states(datetime.now(UTC)))
+            if states and shown:
+                await self._say(session, device.state_topic, shown)
 
-    async def _announce_again(self, session: Session) -> None:
+    @contextlib.contextmanager
+    def _homeassistant(self, meter: str, part: str) -> Iterator[None]:
+        """What goes wrong with Home Assistant costs that alone, and is told once."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, values are published
+            said = f"{meter}: Home Assistant is not told of {part}: {error!r}"
+            if self._trouble.get((meter, part)) != said:
+                self._trouble[meter, part] = said
+                debugged = _log.isEnabledFor(logging.DEBUG)
+                _log.warning("%s. All else goes on; --debug shows where", said, exc_info=debugged)
+        else:
+            self._trouble.pop((meter, part), None)
+
+    async def _announce_births(self, session: Session) -> None:
         """Tell a Home Assistant that has just started everything once more."""
-        await asyncio.sleep(random.uniform(0, _BIRTH_DELAY_S))  # noqa: S311 - spreads a load
-        self._announced.clear()
-        for meter in self._publications:
-            await self._announce(session, meter, states=True)
+        while True:
+            await self._born.wait()
+            await asyncio.sleep(random.uniform(0, _BIRTH_DELAY_S))  # noqa: S311 - spreads a load
+            self._born.clear()
+            self._announced.clear()
+            for meter in self._publications:
+                await self._announce(session, meter, states=True)
 
-    async def _listen(self, session: Session, tasks: asyncio.TaskGroup) -> None:
+    async def _listen(self, session: Session) -> None:
         """Take messages of others until the connection is lost, which raises MqttError."""
         commands = {
             f"{publication.topic}/{command}": (meter, command)
@@ -291,19 +352,18 @@ class MqttOutput:
         outdoor = [self._outdoor_topic] if self._outdoor_topic else []
         for topic, reason in (await session.subscribe([*commands, *births, *outdoor])).items():
             self._warn_once(topic, f"does not let us listen to {topic}: {reason}")
-        answer: asyncio.Task[None] | None = None
         async for message in session.messages():
             topic = str(message.topic)
             if topic in commands:
-                await self._obey(session, *commands[topic], message)
+                await self._obey(*commands[topic], message)
             elif topic == self._outdoor_topic:
                 await self._note_outdoor(message)
             elif topic in births and message.payload == b"online":
-                if answer is None or answer.done():
-                    answer = tasks.create_task(self._announce_again(session))
+                self._born.set()
             elif topic in self._watched and message.retain:
                 meter = self._watched[topic]
-                self._devices[meter].note_announced(bytes(message.payload))
+                with self._homeassistant(meter, "what is gone"):
+                    self._devices[meter].note_announced(bytes(message.payload))
                 await self._announce(session, meter)
 
     async def _note_outdoor(self, message: Message) -> None:
@@ -321,18 +381,13 @@ class MqttOutput:
             topic = str(message.topic)
             self._warn_once(topic, f"brings no temperature on {topic}: expected a number in °C")
 
-    async def _obey(self, session: Session, meter: str, command: str, message: Message) -> None:
-        """Carry out a command; what is to last is kept by the broker."""
+    async def _obey(self, meter: str, command: str, message: Message) -> None:
+        """Carry out a command; only what is to last counts also where the broker kept it."""
         topic, payload = str(message.topic), bytes(message.payload)
         if message.retain and command not in _LASTING:
             self._warn_once(topic, f"keeps a message on {topic}, which is ignored")
             return
-        understood = self._command(meter, command, payload)
-        if understood and command in _LASTING:
-            news = self._lasting.get(topic) != payload
-            self._lasting[topic] = payload
-            if news and not message.retain:
-                await self._say(session, topic, payload.decode())
+        await self._command(meter, command, payload, message.retain)
 
     async def _say(
         self,

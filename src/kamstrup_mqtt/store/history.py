@@ -27,7 +27,7 @@ from kamstrup_mqtt.store.board import Board
 from kamstrup_mqtt.store.codec import READOUTS, Row, decode, encode
 from kamstrup_mqtt.store.rollup import begin_of, hour_of, keep_up, rebuild
 
-VERSION = 2  # of the file; schema-1.sql and so on lead there, one after the other
+VERSION = 3  # of the file; schema-1.sql and so on lead there, one after the other
 MOST_BYTES = 1 << 30  # what is undelivered goes only when readouts take more than this
 _ROW_BYTES = 60  # of a readout besides its digits: numbers, time, index
 _MOST_WAITING = 5000  # readouts in memory while the disk fails
@@ -122,6 +122,14 @@ class History:
     async def advance(self, output: str, sequence: int) -> None:
         """Note for good that an output has got as far as `sequence`."""
         await self._run(self._try, lambda: self._advance(output, sequence))
+
+    async def setting(self, meter: str, name: str) -> str | None:
+        """What was set at run time for the meter with this configured name; None if nothing."""
+        return await self._run(self._try, lambda: self._setting(meter, name))
+
+    async def set_setting(self, meter: str, name: str, value: str) -> None:
+        """Keep what was set at run time."""
+        await self._run(self._try, lambda: self._set_setting(meter, name, value))
 
     async def note_outdoor(self, value: Decimal, moment: datetime) -> None:
         """Keep a temperature outside, in °C."""
@@ -320,6 +328,17 @@ class History:
             "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE "
             "SET sequence = excluded.sequence",
             (output, sequence),
+        )
+
+    def _setting(self, meter: str, name: str) -> str | None:
+        row = self._connect().execute(
+            "SELECT value FROM setting WHERE meter = ? AND name = ?", (meter, name)
+        ).fetchone()  # fmt: skip
+        return str(row[0]) if row else None
+
+    def _set_setting(self, meter: str, name: str, value: str) -> None:
+        self._connect().execute(
+            "INSERT OR REPLACE INTO setting VALUES (?, ?, ?)", (meter, name, value)
         )
 
     def _prune(self, database: sqlite3.Connection) -> None:

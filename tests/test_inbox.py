@@ -1,0 +1,86 @@
+"""Commands over MQTT to the real gateway: each takes effect once, and none comes back."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import aiomqtt
+
+from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
+
+from .gateway import Background, Broker, Message, next_of, stop, watching, write_config
+
+TOPIC = "kamstrup/poll_interval"
+
+
+async def send(port: int, *payloads: str | bytes, retain: bool = False) -> None:
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        for payload in payloads:
+            await client.publish(TOPIC, payload, retain=retain)
+
+
+async def interval(messages: asyncio.Queue[Message], seconds: float) -> None:
+    """Wait until the state says that the meter is read so often."""
+    while json.loads(await next_of(messages, "kamstrup/state", 60))["poll_interval"] != seconds:
+        pass
+
+
+async def test_two_intervals_in_flight_are_no_endless_loop(
+    mosquitto: Broker, background: Background, tmp_path: Path
+) -> None:
+    broker = mosquitto()
+    async with serve_tcp(SimulatedMeter()) as port, watching(broker.port) as messages:
+        gateway = background("run", "-c", str(write_config(tmp_path, broker.port, port)))
+        await next_of(messages, "kamstrup/values")
+        async with watching(broker.port, TOPIC) as commands:
+            await send(broker.port, "10", "20", "30", "40")
+            await interval(messages, 40 * 60)
+            await asyncio.sleep(2)
+            heard = [commands.get_nowait()[1] for _ in range(commands.qsize())]
+        stop(gateway)
+    assert heard == ["10", "20", "30", "40"]  # ours, and nothing of the gateway
+
+
+async def test_an_old_retained_interval_does_not_beat_a_newer_command(
+    mosquitto: Broker, background: Background, tmp_path: Path
+) -> None:
+    broker = mosquitto()
+    async with serve_tcp(SimulatedMeter()) as port:
+        await send(broker.port, "10", retain=True)  # as version 0.1 left behind
+        config = str(write_config(tmp_path, broker.port, port))
+        async with watching(broker.port) as messages:
+            gateway = background("run", "-c", config)
+            await interval(messages, 600)
+            await send(broker.port, "20")
+            await interval(messages, 1200)
+            stop(gateway)
+        async with watching(broker.port) as messages:
+            gateway = background("run", "-c", config)
+            await interval(messages, 1200)
+            await asyncio.sleep(2)  # the old one comes with the subscription
+            stop(gateway)
+            said = [messages.get_nowait() for _ in range(messages.qsize())]
+            states = [json.loads(text) for topic, text, _ in said if topic == "kamstrup/state"]
+            assert all(state["poll_interval"] == 1200 for state in states)
+            await send(broker.port, "30", retain=True)  # news, while nobody listened
+        async with watching(broker.port) as messages:
+            gateway = background("run", "-c", config)
+            await interval(messages, 1800)
+            await send(broker.port, "")
+            await interval(messages, 1680)
+            stop(gateway)
+
+
+async def test_what_is_no_interval_is_judged_whole_and_harmless(
+    mosquitto: Broker, background: Background, tmp_path: Path
+) -> None:
+    broker = mosquitto()
+    async with serve_tcp(SimulatedMeter()) as port, watching(broker.port) as messages:
+        gateway = background("run", "-c", str(write_config(tmp_path, broker.port, port)))
+        await next_of(messages, "kamstrup/values")
+        await send(broker.port, b"5" + b" " * 4094 + b"\xff" * 9, b"\xff", b"5 \xff", b"9" * 10**6)
+        await send(broker.port, "10")
+        await interval(messages, 600)
+        log = stop(gateway)
+    assert log.count("is ignored: expected minutes such as 28") == 4
+    assert log.count("Connected to broker") == 1
