@@ -29,6 +29,7 @@ _LAST_RETRY_S = 15.0
 # as by another client of the same name, does not.
 _HELD_S = 5.0
 _PROOF_S = 30.0
+_TASKS = ("connection", "statuses", "readouts", "backlog")  # that must get on
 _STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
@@ -179,6 +180,8 @@ class MqttOutput:
                 # A broker that restarted may have lost what it retained.
                 self._announced.clear()
                 self._watched.clear()
+                for task in _TASKS:
+                    self._got_on(task)
                 # The listening ends as soon as the connection does, and so cancels a publish
                 # that would wait for its confirmation.
                 await run_together(
