@@ -17,6 +17,7 @@ from kamstrup_mqtt.gateway.service import ask_health
 from kamstrup_mqtt.gateway.supervisor import Supervisor
 from kamstrup_mqtt.meter import MeterSession
 from kamstrup_mqtt.outputs import mqtt
+from kamstrup_mqtt.outputs.announcer import Announcer
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
 from kamstrup_mqtt.outputs.mqtt import MqttOutput
 from kamstrup_mqtt.readout import Readout
@@ -195,15 +196,15 @@ async def test_a_publishing_that_stalls_is_connected_anew(
     """Each task proves for itself that it gets on; one that hangs is not left hanging."""
     monkeypatch.setattr(mqtt, "_PROOF_S", 0.5)
     monkeypatch.setattr(mqtt, "_STALLED_S", 3.0)
-    announce = MqttOutput._announce
+    announce = Announcer.announce
     hangs = iter([True])
 
-    async def stalls(self: MqttOutput, *arguments: Any, **more: Any) -> None:
-        if more and next(hangs, False):
+    async def stalls(self: Announcer, *arguments: Any, **more: Any) -> None:
+        if bool(more) and next(hangs, False):
             await asyncio.sleep(3600)
         await announce(self, *arguments, **more)
 
-    monkeypatch.setattr(MqttOutput, "_announce", stalls)
+    monkeypatch.setattr(Announcer, "announce", stalls)
     async with house(mosquitto, tmp_path) as (_, messages):
         await next_of(messages, "heat/left/values", 60)
         await next_of(messages, "heat/right/values", 60)

@@ -4,11 +4,9 @@ It follows the boards, survives the broker, says `offline` when it ends, and nev
 """
 
 import asyncio
-import contextlib
 import logging
-import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -16,6 +14,7 @@ from typing import TypeVar
 
 from aiomqtt import Message, MqttError
 
+from kamstrup_mqtt.outputs.announcer import Announcer
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout import Readout
@@ -34,8 +33,6 @@ _STALLED_S = 120.0  # longer than any single wait on a broker or disk that still
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
 _BATCH = 50  # readouts that are delivered between two notes of how far we are
-_BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
-_BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
 COMMAND_TOPICS = ("read", "poll_interval")  # the last parts of their topics
 _LASTING = ("poll_interval",)  # what a retained message may say as well
 _OUTDOORS = 80  # °C, below and above which it is nowhere
@@ -95,9 +92,7 @@ class MqttOutput:
         self._outdoor_topic = outdoor_topic
         self._outdoor_at = -_OUTDOOR_S  # when the last one was kept
         self._status_topic = f"{settings.topic}/status"
-        self._discovery = homeassistant.discovery
-        self._birth_topics = {_BIRTH_TOPIC, f"{homeassistant.prefix}/status"}
-        self._devices = {
+        devices = {
             meter.meter: HomeAssistantDevice(
                 homeassistant,
                 "Heat meter" if meter.topic == settings.topic else f"Heat meter {meter.meter}",
@@ -106,18 +101,15 @@ class MqttOutput:
                 meter.registers,
             )
             for meter in publications
+            if homeassistant.discovery
         }
+        self._announcer = Announcer(devices, homeassistant.prefix, self._say)
         self._cursor = 0  # on the board
         self._delivered: set[int] = set()  # sequence numbers published live
         self._late_until = 0  # up to this sequence number, what is undelivered is late
         self._news = asyncio.Event()
         self._said = ""
         self._warned: set[str] = set()  # topics
-        self._trouble: dict[tuple[str, str], str] = {}  # with Home Assistant, by meter and part
-        self._born = asyncio.Event()  # Home Assistant has just started
-        self._announcing = asyncio.Lock()
-        self._announced: dict[str, str] = {}  # on this connection: payloads by topic
-        self._watched: dict[str, str] = {}  # on this connection: discovery topics, whose meter
 
     @property
     def alive_at(self) -> float:
@@ -128,7 +120,7 @@ class MqttOutput:
     def complaints(self) -> list[str]:
         """What is wrong with the publishing, one line each."""
         return [
-            *self._trouble.values(),
+            *self._announcer.complaints,
             *([] if self.connected else ["the broker is not connected"]),
         ]
 
@@ -177,9 +169,7 @@ class MqttOutput:
                 )
                 self._said = ""
                 self.connected = True
-                # A broker that restarted may have lost what it retained.
-                self._announced.clear()
-                self._watched.clear()
+                self._announcer.reconnected()
                 for task in _TASKS:
                     self._got_on(task)
                 # The listening ends as soon as the connection does, and so cancels a publish
@@ -189,7 +179,7 @@ class MqttOutput:
                     self._follow_statuses(session),
                     self._follow_readouts(session),
                     self._drain(session),
-                    self._announce_births(session),
+                    self._announcer.answer_births(session),
                     self._prove(session),
                 )
             except BrokerError:
@@ -225,16 +215,13 @@ class MqttOutput:
             for entry in await self._next("statuses", self._statuses.after(cursor), []):
                 topic = f"{self._publications[entry.meter].topic}/state"
                 await self._say(session, topic, entry.content.to_json())
-                with self._homeassistant(entry.meter, "its state"):
-                    self._devices[entry.meter].note_status(entry.content)
-                await self._announce(session, entry.meter)
+                await self._announcer.note_status(session, entry.meter, entry.content)
                 cursor = entry.sequence
 
     async def _follow_readouts(self, session: Session) -> None:
         """Publish the latest readout of each meter as soon as it is there."""
         cursor = 0 if self._settings.retain else self._cursor
-        for meter in self._publications:
-            await self._announce(session, meter, states=True)
+        await self._announcer.announce_all(session)
         while True:
             for entry in await self._next("readouts", self._history.live.after(cursor), []):
                 self._got_on("readouts")
@@ -243,9 +230,7 @@ class MqttOutput:
                     self._delivered.add(entry.content.sequence)
                     self._late_until = max(self._late_until, entry.content.sequence)
                     self._news.set()
-                with self._homeassistant(entry.meter, "its values"):
-                    self._devices[entry.meter].note_readout(entry.content.readout)
-                await self._announce(session, entry.meter, states=True)
+                await self._announcer.note_readout(session, entry.meter, entry.content.readout)
                 cursor = self._cursor = entry.sequence
 
     async def _drain(self, session: Session) -> None:
@@ -301,49 +286,6 @@ class MqttOutput:
         if settings.qos == 0:
             await session.confirm()
 
-    async def _announce(self, session: Session, meter: str, *, states: bool = False) -> None:
-        """Tell Home Assistant of the meter if there is news, and, if wanted, what it shows now."""
-        device = self._devices[meter]
-        topic = device.topic
-        if not self._discovery or topic is None or not device.known:
-            return
-        async with self._announcing:
-            if topic not in self._watched:  # what an earlier run retained there comes back
-                self._watched[topic] = meter
-                await session.subscribe([topic])
-            payload = shown = ""
-            with self._homeassistant(meter, "its entities"):
-                payload, shown = device.config(), device.states(datetime.now(UTC))
-            if payload and self._announced.get(topic) != payload:
-                self._announced[topic] = payload
-                await self._say(session, topic, payload)
-            if states and shown:
-                await self._say(session, device.state_topic, shown)
-
-    @contextlib.contextmanager
-    def _homeassistant(self, meter: str, part: str) -> Iterator[None]:
-        """What goes wrong with Home Assistant costs that alone, and is told once."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, values are published
-            said = f"{meter}: Home Assistant is not told of {part}: {error!r}"
-            if self._trouble.get((meter, part)) != said:
-                self._trouble[meter, part] = said
-                debugged = _log.isEnabledFor(logging.DEBUG)
-                _log.warning("%s. All else goes on; --debug shows where", said, exc_info=debugged)
-        else:
-            self._trouble.pop((meter, part), None)
-
-    async def _announce_births(self, session: Session) -> None:
-        """Tell a Home Assistant that has just started everything once more."""
-        while True:
-            await self._born.wait()
-            await asyncio.sleep(random.uniform(0, _BIRTH_DELAY_S))  # noqa: S311 - spreads a load
-            self._born.clear()
-            self._announced.clear()
-            for meter in self._publications:
-                await self._announce(session, meter, states=True)
-
     async def _listen(self, session: Session) -> None:
         """Take messages of others until the connection is lost, which raises MqttError."""
         commands = {
@@ -351,9 +293,9 @@ class MqttOutput:
             for meter, publication in self._publications.items()
             for command in COMMAND_TOPICS
         }
-        births = self._birth_topics if self._discovery else set()
         outdoor = [self._outdoor_topic] if self._outdoor_topic else []
-        for topic, reason in (await session.subscribe([*commands, *births, *outdoor])).items():
+        topics = [*commands, *self._announcer.topics, *outdoor]
+        for topic, reason in (await session.subscribe(topics)).items():
             self._warn_once(topic, f"does not let us listen to {topic}: {reason}")
         async for message in session.messages():
             topic = str(message.topic)
@@ -361,13 +303,8 @@ class MqttOutput:
                 await self._obey(*commands[topic], message)
             elif topic == self._outdoor_topic:
                 await self._note_outdoor(message)
-            elif topic in births and message.payload == b"online":
-                self._born.set()
-            elif topic in self._watched and message.retain:
-                meter = self._watched[topic]
-                with self._homeassistant(meter, "what is gone"):
-                    self._devices[meter].note_announced(bytes(message.payload))
-                await self._announce(session, meter)
+            else:
+                await self._announcer.note_message(session, message)
 
     async def _note_outdoor(self, message: Message) -> None:
         """Keep a temperature outside; one that the broker kept may be old, and is not taken."""

@@ -1,0 +1,134 @@
+"""Tells Home Assistant of the meters over MQTT: when what it knows is no longer true.
+
+What is said is decided by `homeassistant.py`. What goes wrong here costs Home Assistant alone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+
+from aiomqtt import Message
+
+from kamstrup_mqtt.outputs.broker import Session
+from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
+from kamstrup_mqtt.readout import Readout
+from kamstrup_mqtt.status import MeterStatus
+
+_BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
+_BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
+
+_log = logging.getLogger(__name__)
+
+# Publishes a retained message: the session, the topic, the payload.
+Say = Callable[[Session, str, str], Awaitable[None]]
+
+
+class Announcer:
+    """The announcements of all meters.
+
+    Args:
+        devices: the meters as devices, by their configured name; none where that is not wanted.
+        prefix: the prefix under which Home Assistant looks for them.
+        say: publishes.
+
+    """
+
+    def __init__(self, devices: Mapping[str, HomeAssistantDevice], prefix: str, say: Say) -> None:
+        self._devices = devices
+        self._say = say
+        self._births = {_BIRTH_TOPIC, f"{prefix}/status"} if devices else set()
+        self._born = asyncio.Event()  # Home Assistant has just started
+        self._turn = asyncio.Lock()
+        self._announced: dict[str, str] = {}  # on this connection: payloads by topic
+        self._watched: dict[str, str] = {}  # on this connection: discovery topics, whose meter
+        self._trouble: dict[tuple[str, str], str] = {}  # by meter and part
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics to listen to."""
+        return sorted(self._births)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What went wrong last, one line each."""
+        return list(self._trouble.values())
+
+    def reconnected(self) -> None:
+        """Begin anew: a broker that restarted may have lost what it retained."""
+        self._announced.clear()
+        self._watched.clear()
+
+    async def note_status(self, session: Session, meter: str, status: MeterStatus) -> None:
+        """Take how a meter is doing."""
+        if meter in self._devices:
+            with self._told(meter, "its state"):
+                self._devices[meter].note_status(status)
+            await self.announce(session, meter)
+
+    async def note_readout(self, session: Session, meter: str, readout: Readout) -> None:
+        """Take what a meter measured, and show it."""
+        if meter in self._devices:
+            with self._told(meter, "its values"):
+                self._devices[meter].note_readout(readout)
+            await self.announce(session, meter, states=True)
+
+    async def note_message(self, session: Session, message: Message) -> None:
+        """Take what came on a topic of Home Assistant."""
+        topic = str(message.topic)
+        if topic in self._births and message.payload == b"online":
+            self._born.set()
+        elif topic in self._watched and message.retain:
+            meter = self._watched[topic]
+            with self._told(meter, "what is gone"):
+                self._devices[meter].note_announced(bytes(message.payload))
+            await self.announce(session, meter)
+
+    async def announce_all(self, session: Session) -> None:
+        """Tell of every meter, with what it shows."""
+        for meter in self._devices:
+            await self.announce(session, meter, states=True)
+
+    async def answer_births(self, session: Session) -> None:
+        """Tell a Home Assistant that has just started everything once more, for ever."""
+        while True:
+            await self._born.wait()
+            await asyncio.sleep(random.uniform(0, _BIRTH_DELAY_S))  # noqa: S311 - spreads a load
+            self._born.clear()
+            self._announced.clear()
+            await self.announce_all(session)
+
+    async def announce(self, session: Session, meter: str, *, states: bool = False) -> None:
+        """Tell of a meter if there is news, and, if wanted, what it shows now."""
+        device = self._devices[meter]
+        topic = device.topic
+        if topic is None or not device.known:
+            return
+        async with self._turn:
+            if topic not in self._watched:  # what an earlier run retained there comes back
+                self._watched[topic] = meter
+                await session.subscribe([topic])
+            payload = shown = ""
+            with self._told(meter, "its entities"):
+                payload, shown = device.config(), device.states(datetime.now(UTC))
+            if payload and self._announced.get(topic) != payload:
+                self._announced[topic] = payload
+                await self._say(session, topic, payload)
+            if states and shown:
+                await self._say(session, device.state_topic, shown)
+
+    @contextlib.contextmanager
+    def _told(self, meter: str, part: str) -> Iterator[None]:
+        """What goes wrong is told once, and goes no further."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, values are published
+            said = f"{meter}: Home Assistant is not told of {part}: {error!r}"
+            if self._trouble.get((meter, part)) != said:
+                self._trouble[meter, part] = said
+                debugged = _log.isEnabledFor(logging.DEBUG)
+                _log.warning("%s. All else goes on; --debug shows where", said, exc_info=debugged)
+        else:
+            self._trouble.pop((meter, part), None)
