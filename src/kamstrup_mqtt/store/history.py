@@ -25,6 +25,7 @@ from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store.board import Board
 from kamstrup_mqtt.store.codec import READOUTS, Row, decode, encode
+from kamstrup_mqtt.store.file import APPLICATION, check_history, is_damage
 from kamstrup_mqtt.store.rollup import begin_of, hour_of, keep_up, rebuild
 
 VERSION = 3  # of the file; schema-1.sql and so on lead there, one after the other
@@ -81,7 +82,7 @@ class History:
         A disk that does not work is only told, and tried again with each readout.
 
         Raises:
-            UsageError: another gateway uses it, or a newer version made it.
+            UsageError: another gateway uses it, a newer version made it, or it is no history.
 
         """
         await self._run(self._try, self._connect)
@@ -154,7 +155,7 @@ class History:
             try:
                 result = work()
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
                 self._set_aside(str(error))
                 result = work()
@@ -181,6 +182,7 @@ class History:
     def _connect(self) -> sqlite3.Connection:
         if self._database is not None:
             return self._database
+        check_history(self._path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         lock = self._path.open("ab")  # held until the end, beside SQLite's own locks
         try:
@@ -213,6 +215,8 @@ class History:
         if version == 0:
             # After a file that was set aside the numbers go on, for the outputs know them.
             database.execute("INSERT INTO sqlite_sequence VALUES ('readout', ?)", (self._last,))
+        if database.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
+            database.execute(f"PRAGMA application_id = {APPLICATION}")
         self._ours = True
         return database
 
@@ -227,6 +231,7 @@ class History:
 
     def _set_aside(self, damage: str) -> None:
         self._disconnect()
+        check_history(self._path)  # somebody may have put another file there
         self._sound = False
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
@@ -423,11 +428,6 @@ def _bytes(database: sqlite3.Connection) -> int:
         "LIMIT 100)"
     ).fetchone()
     return int(count * ((digits or 0) + _ROW_BYTES))
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "malformed" in str(error)
 
 
 def last_taken(path: Path, meter: str) -> datetime | None:

@@ -1,0 +1,80 @@
+"""Files that we write: never over one that is not ours.
+
+A name may come from a configuration or a command line, with a slip in it. So what is at a path is
+looked at before anything opens it for writing; a pipe or device is not even opened.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from kamstrup_mqtt.errors import UsageError
+
+_LOOKED_AT = 65536  # bytes at the beginning, which tell whose a file is
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a disk"),
+)
+
+
+def has_content(path: Path) -> bool:
+    """Whether there is a file at `path` with anything in it.
+
+    Raises:
+        UsageError: what is there is a folder, a pipe or a device, or no file can have this name.
+        OSError: it cannot be known.
+
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    except ValueError as error:  # a NUL in the name
+        raise UsageError(f"{str(path)!r} is no name of a file") from error
+    for is_kind, kind in _KINDS:
+        if is_kind(status.st_mode):
+            raise UsageError(f"{path} is {kind}, not a file")
+    return status.st_size > 0
+
+
+def beginning(path: Path, most: int = _LOOKED_AT) -> bytes:
+    """The first bytes of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def check_ours(path: Path, kind: str, is_ours: Callable[[bytes], bool]) -> None:
+    """Make sure that `path` can be written over: nothing is there, or a `kind` of ours.
+
+    Args:
+        path: the file.
+        kind: what we would write there, for the message: a log, a capture.
+        is_ours: tells from the beginning of a file whether we made it.
+
+    Raises:
+        UsageError: something else is there; it is left as it is.
+        OSError: it cannot be known.
+
+    """
+    if has_content(path) and not is_ours(beginning(path)):
+        raise not_ours(path, kind)
+
+
+def not_ours(path: Path, kind: str) -> UsageError:
+    """The error that tells that `path` is no `kind` of ours."""
+    return UsageError(
+        f"{path} is no {kind} of kamstrup-mqtt and is left as it is: name another file"
+    )
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two names mean one file, also by links, and also where there is none yet."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return os.path.realpath(one) == os.path.realpath(other)

@@ -1,0 +1,76 @@
+"""The file of the history: whose it is, before anybody writes to it or sets it aside."""
+
+import contextlib
+import re
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from kamstrup_mqtt.files import beginning, has_content, not_ours
+
+APPLICATION = 0x4B4D5031  # in the header of the file; older ones have 0 there
+COMPANIONS = ("-wal", "-shm", "-journal")  # what SQLite keeps beside it
+
+_MAGIC = b"SQLite format 3\0"
+_TABLES = {"layout", "meter", "readout"}
+_NAME = re.compile(r"(.*\.)?history\.db")  # the names that we give by ourselves
+_LOOKED_AT = 1 << 20
+# What stands in every history: its schema, in the first page; its layouts, soon after.
+_MARKS = re.compile(
+    rb'CREATE TABLE readout \(\s*sequence|\[\d{1,5},"[^"\x00]*","[^"\x00]*","[a-z-]{4,9}"\][,\]]'
+)
+
+
+def check_history(path: Path) -> None:
+    """Make sure that the history may be at `path`: nothing is there, or one of ours.
+
+    A damaged one of ours is ours still. What is there is only read.
+
+    Raises:
+        UsageError: something else is there; it is left as it is.
+        OSError, sqlite3.Error: it cannot be known now.
+
+    """
+    if not has_content(path):
+        return
+    try:
+        application, tables = _contents(path)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        ours = _was_ours(path)
+    else:
+        begun = not tables and beginning(path).startswith(_MAGIC)  # and not a file of few bytes
+        ours = application == APPLICATION or (application == 0 and (begun or tables >= _TABLES))
+    if not ours:
+        raise not_ours(path, "history")
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error tells that the file is none of SQLite, or no longer."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "malformed" in str(error)
+
+
+def _contents(path: Path) -> tuple[int, set[str]]:
+    """The mark of the program and the names of the tables in a file of SQLite."""
+    # Without a file beside it nobody has it open; then not even a lock is taken.
+    still = "" if _companion(path, "-wal").exists() else "&immutable=1"
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{still}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5.0)) as database:
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return application, {name for (name,) in rows if not name.startswith("sqlite_")}
+
+
+def _was_ours(path: Path) -> bool:
+    """Whether what SQLite cannot read was a history of ours, as far as is left of it."""
+    if _NAME.fullmatch(path.resolve().name):
+        return True
+    parts = [path, _companion(path, "-wal")]
+    return any(_MARKS.search(beginning(part, _LOOKED_AT)) for part in parts if part.exists())
+
+
+def _companion(path: Path, suffix: str) -> Path:
+    real = path.resolve()  # SQLite keeps them beside what a link means
+    return real.with_name(real.name + suffix)
