@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from kamstrup_mqtt import UsageError
+from kamstrup_mqtt.capture import read_capture
+from kamstrup_mqtt.gateway.log import check_log, log_to_file
 from kamstrup_mqtt.store import History
 
+from .conftest import kamstrup_mqtt
+from .gateway import write_config
 from .test_history import numbers, opened, readout
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(range(256)) * 40
@@ -113,3 +117,63 @@ async def test_a_history_from_before_it_was_marked_is_known(tmp_path: Path) -> N
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA application_id").fetchone() == (0x4B4D5031,)
     database.close()
+
+
+LOG = b"2026-11-24 10:28:00 INFO    meter: Publishing\n"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", LOG, LOG + b"\xff", bytes(512), bytes(512) + b"x\n" + LOG]
+)
+def test_a_log_of_ours_is_gone_on_with(tmp_path: Path, content: bytes) -> None:
+    check_log(tmp_path / "new" / "gateway.log")
+    path = tmp_path / "gateway.log"
+    for name in (path, tmp_path / "gateway.log.1"):
+        name.write_bytes(content)
+    check_log(path)
+
+
+@pytest.mark.parametrize("content", [b"# notes\n" + LOG, b"2026-11-24 bread, milk\n", JPEG])
+def test_a_file_that_is_no_log_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "gateway.log"
+    for name in (path, tmp_path / "gateway.log.5"):  # an old log would be moved there
+        name.write_bytes(content)
+        with pytest.raises(UsageError, match=f"{name} is no log of kamstrup-mqtt"):
+            log_to_file(path)
+        assert name.read_bytes() == content
+        name.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="is a pipe"):
+        log_to_file(path)
+
+
+def test_a_capture_is_written_over_nothing_but_a_capture(tmp_path: Path) -> None:
+    config = write_config(tmp_path, 1, "socket://127.0.0.1:1")
+    content = config.read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in ((config, "is no capture of kamstrup-mqtt"), (tmp_path / "pipe", "a pipe")):
+        for command in (
+            ("run", "-c", str(config), "--capture", str(path)),
+            ("capture", "socket://127.0.0.1:1", str(path), "energy"),
+        ):
+            done = kamstrup_mqtt(*command)
+            assert done.returncode == 2
+            assert said in done.stderr
+    assert config.read_bytes() == content
+    path = tmp_path / "capture.txt"
+    path.write_text("# kamstrup-mqtt capture of x, 1200 baud 8N2, numbers masked\nold\n")
+    assert kamstrup_mqtt("capture", "socket://127.0.0.1:1", str(path)).returncode == 5
+    assert read_capture(path.read_text().splitlines()) == []
+
+
+def test_a_report_and_a_configuration_are_written_over_nothing(tmp_path: Path) -> None:
+    photos = tmp_path / "photos.zip"
+    photos.write_bytes(JPEG)
+    done = kamstrup_mqtt("doctor", "socket://127.0.0.1:1", "--bundle", str(photos))
+    assert (done.returncode, done.stdout) == (2, "")  # told at once, before the examination
+    assert f"{photos} exists already and is left as it is" in done.stderr
+    assert photos.read_bytes() == JPEG
+    os.mkfifo(tmp_path / "pipe")
+    done = kamstrup_mqtt("setup", "-c", str(tmp_path / "pipe"), "--host", "x", "--force")
+    assert done.returncode == 2
+    assert "is a pipe, not a file" in done.stderr

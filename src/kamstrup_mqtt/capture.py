@@ -29,6 +29,7 @@ from kamstrup_mqtt.kmp import (
     encode,
 )
 
+_HEAD = "# kamstrup-mqtt capture"
 _ARROWS = {Direction.REQUEST: ">", Direction.ANSWER: "<"}
 _DIRECTIONS = {arrow: direction for direction, arrow in _ARROWS.items()}
 _LONGEST = 4096  # bytes from the meter in one line
@@ -63,7 +64,7 @@ class Recorder:
         self._since = datetime.now(UTC)
         self._private = [False, False]  # whether the last two requests asked for such numbers
         numbers = "numbers in full" if raw else "numbers masked"
-        write(f"# kamstrup-mqtt capture of {port}, 1200 baud 8N2, {numbers}\n")
+        write(f"{_HEAD} of {port}, 1200 baud 8N2, {numbers}\n")
 
     def tap(self, direction: Direction, data: bytes) -> None:
         """Take what just passed."""
@@ -91,6 +92,11 @@ class Recorder:
     def _line(self, moment: datetime, direction: Direction, data: bytes) -> None:
         stamp = moment.isoformat(timespec="milliseconds")
         self._write(f"{stamp} {_ARROWS[direction]} {data.hex()}\n")
+
+
+def is_capture(beginning: bytes) -> bool:
+    """Whether a file that begins so is a capture."""
+    return beginning.startswith(_HEAD.encode())
 
 
 def read_capture(lines: Iterable[str]) -> list[Passage]:

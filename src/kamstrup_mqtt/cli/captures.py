@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from kamstrup_mqtt.capture import Passage, Recorder, read_capture
+from kamstrup_mqtt.capture import Passage, Recorder, is_capture, read_capture
 from kamstrup_mqtt.catalog import ALL, CLASSIC_PARAMETERS, register_numbers
 from kamstrup_mqtt.cli import show
 from kamstrup_mqtt.cli.commands import complete_port, debug_option
 from kamstrup_mqtt.errors import KamstrupError, UsageError
+from kamstrup_mqtt.files import check_ours
 from kamstrup_mqtt.meter import open_meter
 
 
@@ -42,7 +43,8 @@ def capture_command(
     """Read the meter on PORT once, and write all that goes over the line to FILE.
 
     The file is text and safe to post: serial and customer numbers are zeros unless --raw is given.
-    It is kept also when the reading fails, for that is when one wants it.
+    It is kept also when the reading fails, for that is when one wants it. A capture that is there
+    is written over, and nothing else.
     """
     registers = register_numbers([ALL] if everything else parameters or CLASSIC_PARAMETERS)
 
@@ -51,6 +53,7 @@ def capture_command(
             return len(await meter.read(registers))
 
     try:
+        check_ours(path, "capture", is_capture)
         with path.open("w", encoding="utf-8") as file:
             if raw:
                 path.chmod(0o600)

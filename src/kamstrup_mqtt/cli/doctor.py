@@ -43,12 +43,18 @@ def doctor_command(
     and this machine, within 90 s. Exit status 0 tells that all is well, 1 that it is not.
     """
     from kamstrup_mqtt.gateway.doctor import Check, examine, to_json, verdict  # noqa: PLC0415
-    from kamstrup_mqtt.gateway.doctor.bundle import write_bundle  # noqa: PLC0415
+    from kamstrup_mqtt.gateway.doctor.bundle import check_archive, write_bundle  # noqa: PLC0415
 
     if bundle and port is None and ("://" in bundle or bundle.startswith("/dev/")):
         port, bundle = bundle, ""  # `--bundle PORT`
     if path is None and (_CONFIG.exists() or port is None):
         path = _CONFIG
+    archive: Path | None = None
+    if bundle is not None:
+        archive = Path(
+            bundle or f"kamstrup-mqtt-report-{datetime.now().astimezone():%Y%m%d-%H%M%S}.zip"
+        )
+        check_archive(archive)
     recorders: list[tuple[str, Recorder, list[str]]] = []
 
     def tap_of(name: str) -> Tap:
@@ -62,15 +68,12 @@ def doctor_command(
             meter = f"{check.meter}: " if check.meter else ""
             print(f"{'✓' if check.ok else '✗'} {meter}{check.check}: {check.advice}", flush=True)
 
-    checks = asyncio.run(examine(path, port, show, tap_of if bundle is not None else None))
+    checks = asyncio.run(examine(path, port, show, tap_of if archive else None))
     if as_json:
         print(to_json(checks))
     else:
         print(f"Verdict: {verdict(checks)}")
-    if bundle is not None:
-        archive = Path(
-            bundle or f"kamstrup-mqtt-report-{datetime.now().astimezone():%Y%m%d-%H%M%S}.zip"
-        )
+    if archive is not None:
         for _, recorder, _ in recorders:
             recorder.flush()
         write_bundle(archive, path, checks, {name: lines for name, _, lines in recorders})

@@ -13,6 +13,7 @@ from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, register_numbers
 from kamstrup_mqtt.cli import show
 from kamstrup_mqtt.cli.commands import complete_port, debug_option
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError, UsageError
+from kamstrup_mqtt.files import has_content
 from kamstrup_mqtt.meter import list_ports, open_meter
 from kamstrup_mqtt.meter.probe import Probe, Seen
 from kamstrup_mqtt.readout import Readout
@@ -66,7 +67,11 @@ def setup_command(
 
     ask = sys.stdin.isatty()
     path = path or (work.SERVICE_CONFIG if service else Path("config.yaml"))
-    if path.exists() and not force:
+    try:
+        exists = has_content(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    if exists and not force:
         if not ask:
             raise UsageError(f"{path} exists already: name another one with -c, or use --force")
         if not click.confirm(f"{path} exists already. Overwrite it?"):

@@ -12,8 +12,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from kamstrup_mqtt.capture import Recorder
+from kamstrup_mqtt.capture import Recorder, is_capture
 from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.files import check_ours, is_same
 from kamstrup_mqtt.gateway.config import Config, MeterConfig
 from kamstrup_mqtt.gateway.inbox import Inbox
 from kamstrup_mqtt.gateway.reader import Reader
@@ -128,7 +129,10 @@ def _recording(meter: MeterConfig, config: Config, capture: Path | None) -> Tap 
         return None
     if len(config.meters) > 1:
         capture = capture.with_stem(f"{capture.stem}-{meter.name}")
+    if config.log.file is not None and is_same(capture, config.log.file):
+        raise UsageError(f"{capture} is log.file already: name another file for the capture")
     try:
+        check_ours(capture, "capture", is_capture)
         file = capture.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         raise UsageError(f"{capture} cannot be written: {error.strerror}") from error

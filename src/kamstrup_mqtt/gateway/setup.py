@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from kamstrup_mqtt.errors import KamstrupError
+from kamstrup_mqtt.files import has_content
 from kamstrup_mqtt.gateway.config import Config, load_config
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
 from kamstrup_mqtt.readout import Readout
@@ -35,11 +36,13 @@ def write_config(path: Path, settings: dict[str, object]) -> Config:
 
     Raises:
         ConfigError: it is not valid.
+        UsageError: a folder, a pipe or a device is there.
         KamstrupError: it cannot be written.
 
     """
     text = _HEAD + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     try:
+        has_content(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".config-", suffix=".yaml")
         try:  # mkstemp lets nobody else read it

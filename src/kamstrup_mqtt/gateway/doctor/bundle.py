@@ -19,6 +19,7 @@ import yaml
 
 from kamstrup_mqtt.capture import mask
 from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.files import has_content
 from kamstrup_mqtt.gateway.config import KNOWN_KEYS
 from kamstrup_mqtt.gateway.doctor.finding import Check, to_json
 from kamstrup_mqtt.gateway.source import ENVIRONMENT_PREFIX, Source
@@ -33,24 +34,34 @@ _HEX = re.compile(r"\b(?:[0-9a-f]{2} ?){6,}\b", re.IGNORECASE)
 _FORMATS = {".zip": "zip", ".tar": "tar", ".gz": "gztar", ".tgz": "gztar"}
 
 
+def check_archive(archive: Path) -> None:
+    """Raise UsageError where no archive can be: another ending, or a file that is there."""
+    if archive.suffix not in _FORMATS:
+        raise UsageError(f"{archive}: expected a name that ends in .zip or .tar.gz")
+    try:
+        exists = has_content(archive)
+    except OSError as error:
+        raise UsageError(f"{archive} cannot be written: {error.strerror}") from error
+    if exists:
+        raise UsageError(f"{archive} exists already and is left as it is: name another file")
+
+
 def write_bundle(
     archive: Path, config: Path | None, checks: list[Check], captures: Mapping[str, Iterable[str]]
 ) -> None:
     """Write the archive.
 
     Args:
-        archive: the file, .zip or .tar.gz.
+        archive: the file, .zip or .tar.gz; not there yet.
         config: the configuration, if there is one.
         checks: what the doctor found.
         captures: the lines of each capture, masked, by its name.
 
     Raises:
-        UsageError: the archive cannot be written, or has another ending.
+        UsageError: the archive cannot be written, has another ending, or is there already.
 
     """
-    kind = _FORMATS.get(archive.suffix)
-    if kind is None:
-        raise UsageError(f"{archive}: expected a name that ends in .zip or .tar.gz")
+    check_archive(archive)
     secrets: list[str] = []  # to look for in all texts
     settings = _settings(config, secrets) if config else "no configuration\n"
     files = {
@@ -67,7 +78,9 @@ def write_bundle(
         for title, lines in captures.items():  # masked in another way: telegrams stay whole
             (folder / title).write_text("".join(lines), encoding="utf-8")
         try:
-            made = shutil.make_archive(str(Path(name, "bundle")), kind, name, folder.name)
+            made = shutil.make_archive(
+                str(Path(name, "bundle")), _FORMATS[archive.suffix], name, folder.name
+            )
             shutil.copyfile(made, archive)
         except OSError as error:
             raise UsageError(f"{archive} cannot be written: {error.strerror}") from error
