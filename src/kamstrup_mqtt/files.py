@@ -11,6 +11,8 @@ from pathlib import Path
 
 from kamstrup_mqtt.errors import UsageError
 
+_LONGEST_NAME = 255  # bytes of each part
+_LONGEST_PATH = 4095
 _LOOKED_AT = 65536  # bytes at the beginning, which tell whose a file is
 
 _KINDS = (
@@ -22,6 +24,23 @@ _KINDS = (
 )
 
 
+def check_name(path: Path) -> None:
+    """Raise UsageError where no file can have this name."""
+    try:
+        whole = os.fsencode(path)
+    except UnicodeEncodeError:
+        whole = b"\0"
+    parts = whole.split(b"/")
+    if b"\0" in whole or len(whole) > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_NAME:
+        raise UsageError(f"no file can be named {str(path)[:60]!r}")
+
+
+def what_is_at(path: Path) -> str | None:
+    """What is at `path` where it is no file: a folder, a pipe, a device. Raises OSError."""
+    mode = path.stat().st_mode
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
+
+
 def has_content(path: Path) -> bool:
     """Whether there is a file at `path` with anything in it.
 
@@ -30,16 +49,13 @@ def has_content(path: Path) -> bool:
         OSError: it cannot be known.
 
     """
+    check_name(path)
     try:
-        status = path.stat()
+        if kind := what_is_at(path):
+            raise UsageError(f"{path} is {kind}, not a file")
+        return path.stat().st_size > 0
     except FileNotFoundError:
         return False
-    except ValueError as error:  # a NUL in the name
-        raise UsageError(f"{str(path)!r} is no name of a file") from error
-    for is_kind, kind in _KINDS:
-        if is_kind(status.st_mode):
-            raise UsageError(f"{path} is {kind}, not a file")
-    return status.st_size > 0
 
 
 def beginning(path: Path, most: int = _LOOKED_AT) -> bytes:

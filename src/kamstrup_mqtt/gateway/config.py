@@ -5,19 +5,26 @@ file, line and key, what was expected, and the nearest valid name. Nothing here 
 reaches a broker.
 """
 
-import contextlib
 import os
-import shlex
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kamstrup_mqtt.catalog import ALL, register_number, register_numbers
-from kamstrup_mqtt.errors import KamstrupError, UsageError, did_you_mean
+from kamstrup_mqtt.errors import KamstrupError, UsageError
+from kamstrup_mqtt.gateway.checks import (
+    check_broker,
+    check_meters,
+    check_schedules,
+    clean_texts,
+    is_true,
+)
+from kamstrup_mqtt.gateway.faults import note_faults
+from kamstrup_mqtt.gateway.paths import check_files, readable_secrets
 from kamstrup_mqtt.gateway.schedule import (
     INTERVAL,
     cron_expression,
@@ -25,22 +32,15 @@ from kamstrup_mqtt.gateway.schedule import (
     keep_seconds,
     longest_gap,
 )
-from kamstrup_mqtt.gateway.source import KeyPath, Source
+from kamstrup_mqtt.gateway.source import Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
 from kamstrup_mqtt.web.access import is_local
 from kamstrup_mqtt.web.settings import Price, WebSettings
 
+_LONGEST_EXPRESSION = 1000  # characters of a cron expression; nobody means more
+_gap = lru_cache(longest_gap)  # many meters have one expression
 SINGLE_METER = "meter"  # what logs call the meter of the single-meter form
-
-_FILES = (
-    ("mqtt", "password_file"),
-    ("mqtt", "tls_ca_cert"),
-    ("mqtt", "tls_cert"),
-    ("mqtt", "tls_key"),
-    ("log", "file"),
-    ("history", "path"),
-)
 
 
 class ConfigError(UsageError):
@@ -74,6 +74,12 @@ def _check_parameter(name: str) -> None:
         register_number(name)
 
 
+def _moments(value: object) -> str:
+    if len(text := str(value)) > _LONGEST_EXPRESSION:
+        raise ValueError
+    return cron_expression(text)
+
+
 _Parameters = Annotated[
     list[Annotated[str, AfterValidator(_explained(_check_parameter))]],
     BeforeValidator(_listed),
@@ -104,7 +110,7 @@ class _Reading(_Section):
     poll_interval: _Interval | None = Field(default=None, description=INTERVAL)
     poll_at: Annotated[
         str | None,
-        BeforeValidator(lambda value: cron_expression(str(value))),
+        BeforeValidator(_moments),
         Field(description="minutes past the hour such as 59, or five fields as for cron"),
     ] = None
     active_interval: _Interval | None = Field(default=None, description=INTERVAL)
@@ -230,15 +236,17 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
         raise ConfigError(source.faults)
     variables = os.environ if environment is None else environment
     source.read_environment(variables)
-    _drop_empty(source.data)
-    _check_meters(source)
-    _check_schedules(source)
-    _check_files(source)
+    _drop_empty(source)
+    clean_texts(source)
+    check_meters(source, {key: one.description or "" for key, one in _File.model_fields.items()})
+    check_schedules(source)
+    check_broker(source)
+    history_path = _history_path(source.path, variables)
+    check_files(source, history_path)
     try:
         content = _File.model_validate(source.data)
     except ValidationError as error:
-        for detail in error.errors():
-            _note(source, detail["loc"], detail["type"], detail.get("ctx", {}), detail["input"])
+        note_faults(source, error, _File, _SECTIONS)
     else:
         if content.web and not content.web.password and not is_local(content.web.address[0]):
             source.fault(
@@ -247,9 +255,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
             )
     if source.faults:
         raise ConfigError(source.faults)
-    history = HistoryConfig(
-        content.history.path or _history_path(source.path, variables), content.history.keep
-    )
+    history = HistoryConfig(content.history.path or history_path, content.history.keep)
     return Config(
         content.mqtt,
         _meters(content),
@@ -277,7 +283,7 @@ def _meter(name: str, port: str, topic: str, reading: _Reading) -> MeterConfig:
         name,
         port,
         register_numbers(reading.parameters),
-        longest_gap(at) if at else reading.poll_interval or 0.0,
+        _gap(at) if at else reading.poll_interval or 0.0,
         topic,
         at,
         reading.active_interval,
@@ -292,150 +298,25 @@ def _history_path(config: Path, variables: Mapping[str, str]) -> Path:
     return Path(folder) / "history.db" if folder else config.with_suffix(".history.db")
 
 
-def _section(data: Mapping[str, object], name: str) -> dict[str, Any]:
-    content = data.get(name)
-    return content if isinstance(content, dict) else {}
-
-
-def _drop_empty(data: dict[str, object]) -> None:
+def _drop_empty(source: Source) -> None:
     """A known key without a value counts as not given."""
+    data = source.data
     for name, model in _SECTIONS.items():
-        content = _section(data, name)
+        content = source.section(name)
         for key in [key for key in model.model_fields if key in content and content[key] is None]:
             del content[key]
         if name in data and data[name] is None:
             del data[name]
 
 
-def _check_meters(source: Source) -> None:
-    """Either one meter in the older form, or several; their names and ports differ."""
-    data, single = source.data, ("serial_device", "kamstrup")
-    if "meters" not in data:
-        for name in single:
-            if name not in data:
-                expected = _File.model_fields[name].description
-                source.fault((name,), f"this section is missing; expected {expected}")
-        return
-    for name in single:
-        if name in data:
-            source.fault((name,), "give either meters, or serial_device and kamstrup, not both")
-    meters = data["meters"]
-    if meters == []:
-        source.fault(("meters",), "expected at least one meter")
-    for key in ("name", "port"):
-        seen: set[object] = set()
-        for index, meter in enumerate(meters if isinstance(meters, list) else []):
-            value = meter.get(key) if isinstance(meter, dict) else None
-            if isinstance(value, str) and value in seen:
-                source.fault(("meters", index, key), f"'{value}' is used by another meter")
-            seen.add(value)
-
-
-def _check_schedules(source: Source) -> None:
-    """Every meter has either an interval or moments."""
-    places: list[tuple[KeyPath, object]] = [(("kamstrup",), source.data.get("kamstrup"))]
-    meters = source.data.get("meters")
-    for index, meter in enumerate(meters if isinstance(meters, list) else []):
-        places.append((("meters", index), meter))
-    for place, content in places:
-        if not isinstance(content, dict):
-            continue
-        if "poll_at" in content and "poll_interval" in content:
-            source.fault((*place, "poll_at"), "give either poll_interval or poll_at")
-        elif "poll_at" not in content and "poll_interval" not in content:
-            source.fault((*place, "poll_interval"), f"required, but missing; expected {INTERVAL}")
-
-
-def _check_files(source: Source) -> None:
-    """Make paths relative to the file's folder, read the password, look for certificates."""
-    for section, key in _FILES:
-        content = _section(source.data, section)
-        if isinstance(content.get(key), str):
-            content[key] = str(source.path.parent / content[key])
-    mqtt = _section(source.data, "mqtt")
-    if _is_true(mqtt.get("authentication")) and "username" not in mqtt:
-        source.fault(("mqtt", "authentication"), "expected a username along with it")
-    if isinstance(name := mqtt.get("password_file"), str):
-        try:
-            password = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            source.fault(("mqtt", "password_file"), f"cannot be read: {error}")
-        else:
-            if "password" in mqtt:
-                source.fault(("mqtt", "password"), "give either password or password_file")
-            mqtt["password"] = password
-    if _is_true(mqtt.get("tls_enabled")):
-        for key in ("tls_ca_cert", "tls_cert", "tls_key"):
-            name = mqtt.get(key)
-            if isinstance(name, str) and not Path(name).is_file():
-                source.fault(("mqtt", key), f"there is no file {name}")
-        if "tls_key" in mqtt and "tls_cert" not in mqtt:
-            source.fault(("mqtt", "tls_key"), "expected a tls_cert along with it")
-
-
 def _warnings(source: Source) -> tuple[str, ...]:
     """What a configuration without faults should still not be."""
-    mqtt = _section(source.data, "mqtt")
-    warnings = []
-    secrets = [Path(mqtt[key]) for key in ("password_file", "tls_key") if key in mqtt]
-    if source.names(("mqtt", "password")):
-        secrets.append(source.path)
-    for path in secrets:
-        with contextlib.suppress(OSError):
-            mode = path.stat().st_mode
-            if mode & stat.S_IROTH:
-                warnings.append(
-                    f"{path} holds a secret and everybody on this machine can read it: "
-                    f"`chmod o-rwx {shlex.quote(str(path))}`"
-                )
-    if _is_true(mqtt.get("tls_enabled")) and _is_true(mqtt.get("tls_insecure")):
+    mqtt = source.section("mqtt")
+    warnings = readable_secrets(source)
+    if is_true(mqtt.get("tls_enabled")) and is_true(mqtt.get("tls_insecure")):
         warnings.append(
             "mqtt.tls_insecure: the broker's name is not checked, so that everybody with a "
             "certificate of the same authority can pose as the broker; better set mqtt.host to "
             "the name in its certificate"
         )
     return tuple(warnings)
-
-
-def _is_true(value: object) -> bool:
-    return str(value).lower() in ("true", "yes", "on", "1", "y", "t")
-
-
-def _note(
-    source: Source, loc: KeyPath, kind: str, context: Mapping[str, Any], given: object
-) -> None:
-    """Put a finding of pydantic into our words."""
-    model: type[BaseModel] = _File
-    key = str(loc[0])
-    inside = [part for part in loc[1:] if isinstance(part, str)]
-    if inside and key in _SECTIONS:
-        model, key = _SECTIONS[key], inside[0]
-    known = model.model_fields.get(key)
-    if kind == "extra_forbidden" or known is None:
-        near = did_you_mean(key, model.model_fields)
-        source.fault(loc, f"unknown key '{key}'{near or _known(model)}")
-    elif kind == "missing":
-        source.fault(loc, f"required, but missing; expected {known.description}")
-    elif kind == "value_error" and str(context.get("error", "")):
-        source.fault(loc, str(context["error"]))
-    else:
-        source.fault(loc, f"expected {_expected(loc, known.description)}{_got(key, given)}")
-
-
-def _expected(loc: KeyPath, description: str | None) -> str:
-    if len(loc) == 2 and loc[0] == "meters":
-        return "a meter with name, port, parameters and poll_interval"
-    return description or "another value"
-
-
-def _known(model: type[BaseModel]) -> str:
-    return f"; known are {', '.join(model.model_fields)}"
-
-
-def _got(key: str, given: object) -> str:
-    if key == "password":
-        return ""  # never into a log
-    if isinstance(given, str):
-        return f", got '{given[:60]}'"
-    kinds = {dict: "a section", list: "a list", type(None): "nothing"}
-    return f", got {kinds.get(type(given), 'something else')}"

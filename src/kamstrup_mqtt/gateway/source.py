@@ -1,19 +1,25 @@
 """The configuration file and the environment as plain data that remembers where it came from.
 
-All scalars stay the text the user wrote, so that a password of 0123 is not a number; what they
-must be is decided by `config.py`. Faults are collected, not raised.
+What the data must be is decided by `config.py`. Faults are collected, not raised.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.files import beginning, check_name, what_is_at
+from kamstrup_mqtt.gateway.document import Document, KeyPath, TooMuch
+from kamstrup_mqtt.gateway.texts import printable
+
 ENVIRONMENT_PREFIX = "KAMSTRUP_"
+MOST_FAULTS = 100  # that are told; nobody mends more at once
 
-KeyPath = tuple[str | int, ...]  # such as ("mqtt", "port") or ("meters", 0, "name")
-
-_EMPTY = ("", "~", "null", "Null", "NULL")
+_MOST_BYTES = 1_000_000
+_LONGEST_KEY = 60
+_LONGEST_MESSAGE = 500
 _LAST = 1 << 30  # behind every line of the file
 
 
@@ -34,31 +40,43 @@ class Source:
 
     @property
     def faults(self) -> list[str]:
-        """The faults found so far, in the order of the file."""
-        return [text for _, text in sorted(dict.fromkeys(self._faults))]
+        """The faults found so far, in the order of the file; of very many the first ones."""
+        found = [text for _, text in sorted(dict.fromkeys(self._faults))]
+        if len(found) > MOST_FAULTS:
+            found[MOST_FAULTS:] = [f"{printable(str(self.path))}: and more faults"]
+        return found
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section; empty where there is none, or something else in its place."""
+        content = self.data.get(name)
+        return content if isinstance(content, dict) else {}
 
     def names(self, key: KeyPath) -> bool:
-        """Whether the file itself, not the environment, gives `key`."""
-        return key in self._lines and key not in self._variables
+        """Whether the file itself, not the environment, gives `key` of a section."""
+        section, name = key
+        return name in self.section(str(section)) and key not in self._variables
 
     def fault(self, key: KeyPath, message: str) -> None:
         """Note a fault of `key`, or of the nearest part of it that is in the file."""
-        name = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in key)
+        parts = (f"[{p + 1}]" if isinstance(p, int) else f".{p[:_LONGEST_KEY]}" for p in key)
+        name = printable("".join(parts).lstrip("."))
+        message = printable(message, _LONGEST_MESSAGE)
         for length in range(len(key), 0, -1):
             if variable := self._variables.get(key[:length]):
-                self._faults.append((_LAST, f"environment variable {variable}: {message}"))
+                text = f"environment variable {printable(variable)}: {message}"
+                self._faults.append((_LAST, text))
                 return
             if line := self._lines.get(key[:length]):
                 break
         else:
             line = 1
-        self._faults.append((line, f"{self.path}:{line}: {name.lstrip('.')}: {message}"))
+        place = f"{self.path}:{line}"
+        self._faults.append((line, ": ".join(filter(None, (printable(place), name, message)))))
 
     def read_file(self) -> None:
         """Read the file; what is wrong with it as a whole becomes a fault without a key."""
         try:
-            text = self.path.read_bytes().decode("utf-8-sig")
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            text = self._text()
         except FileNotFoundError:
             self._whole(
                 "no such file; copy config.example.yaml to config.yaml, or name yours with -c"
@@ -67,18 +85,10 @@ class Source:
             self._whole(f"cannot be read: {error.strerror}")
         except UnicodeDecodeError:
             self._whole("is not a text file in UTF-8")
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            hint = "; indent with blanks, never with tabs" if "'\\t'" in str(error.problem) else ""
-            self._whole(f"is not valid YAML: {error.problem}{hint}", line)
-        except yaml.YAMLError as error:
-            self._whole(f"is not valid YAML: {error}".splitlines()[0])
+        except (UsageError, TooMuch) as error:
+            self._whole(str(error))
         else:
-            data = self._plain(node, (), ()) if node is not None else None
-            if isinstance(data, dict):
-                self.data = data
-            else:
-                self._whole("holds no settings; expected sections such as mqtt: and kamstrup:")
+            self._parse(text)
 
     def read_environment(self, environment: Mapping[str, str]) -> None:
         """Put variables like KAMSTRUP_MQTT__PASSWORD over what the file says."""
@@ -86,36 +96,49 @@ class Source:
             section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
             if not name.startswith(ENVIRONMENT_PREFIX) or not separator:
                 continue
-            section, key = section.lower(), key.lower()
+            section, key = printable(section.lower()), printable(key.lower())
             self._variables[section, key] = name
-            if section not in self.data:
+            if self.data.get(section) is None:
                 self._variables[(section,)] = name
-            content = self.data.setdefault(section, {})
-            if isinstance(content, dict):
-                content[key] = value
+                self.data[section] = {}
+            self.section(section)[key] = value
+
+    def _text(self) -> str:
+        check_name(self.path)
+        kind = what_is_at(self.path)
+        if kind is not None and not self.path.is_dir():  # which reading it tells
+            raise OSError(0, f"it is {kind}, not a file")
+        content = beginning(self.path, _MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise TooMuch(1, f"is larger than {_MOST_BYTES // 1_000_000} MB")
+        return content.decode("utf-8-sig")
+
+    def _parse(self, text: str) -> None:
+        try:
+            document = Document(text)
+        except TooMuch as error:
+            self._whole(str(error), error.line)
+            return
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line = mark.line if mark else 0
+            place = "".join(text.splitlines()[line : line + 1])
+            tab = mark is not None and place[mark.column : mark.column + 1] == "\t"
+            hint = "; indent with blanks, never with tabs" if tab else ""
+            self._whole(f"is not valid YAML: {error.problem}{hint}", line + 1)
+            return
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # numbers no version has
+            self._whole(f"is not valid YAML: {error}".splitlines()[0])
+            return
+        self._lines = document.lines
+        for key, message in document.faults:
+            self.fault(key, message)
+        if isinstance(document.data, dict):
+            self.data = document.data
+        else:
+            self._whole("holds no settings; expected sections such as mqtt: and kamstrup:")
 
     def _whole(self, message: str, line: int | None = None) -> None:
         place = f"{self.path}:{line}" if line else str(self.path)
-        self._faults.append((line or 0, f"{place}: {message}"))
-
-    def _plain(self, node: yaml.Node, path: KeyPath, inside: tuple[yaml.Node, ...]) -> object:
-        self._lines.setdefault(path, node.start_mark.line + 1)
-        if any(node is outer for outer in inside):
-            self.fault(path, "refers to itself")
-            return None
-        inside = (*inside, node)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(item, (*path, i), inside) for i, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            content: dict[str, object] = {}
-            for key_node, value_node in node.value:
-                key = str(key_node.value)
-                line = key_node.start_mark.line + 1
-                if key in content:
-                    self.fault((*path, key), f"given again in line {line}; keep one of them")
-                    continue
-                self._lines[(*path, key)] = line
-                content[key] = self._plain(value_node, (*path, key), inside)
-            return content
-        plain = isinstance(node, yaml.ScalarNode) and node.style is None
-        return None if plain and node.value in _EMPTY else str(node.value)
+        text = f"{printable(place)}: {printable(message, _LONGEST_MESSAGE)}"
+        self._faults.append((line or 0, text))

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from kamstrup_mqtt.errors import PortError
+from kamstrup_mqtt.errors import PortError, UsageError
+from kamstrup_mqtt.files import check_name
 from kamstrup_mqtt.kmp import BAUD, Direction
 
 if TYPE_CHECKING:
@@ -156,6 +157,10 @@ class Link:
 def check_port(port: str) -> None:
     """Raise PortError when `port` cannot be one: an unknown scheme, or no host and port."""
     if "://" not in port:
+        try:
+            check_name(Path(port))
+        except UsageError as error:
+            raise PortError(str(error)) from error
         return
     scheme = port.partition("://")[0]
     if scheme not in _URL_SCHEMES:

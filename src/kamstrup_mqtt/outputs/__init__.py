@@ -2,6 +2,12 @@
 
 from kamstrup_mqtt.outputs.broker import MqttSettings
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantSettings
-from kamstrup_mqtt.outputs.mqtt import MqttOutput, Publication
+from kamstrup_mqtt.outputs.mqtt import LONGEST_SUBTOPIC, MqttOutput, Publication
 
-__all__ = ["HomeAssistantSettings", "MqttOutput", "MqttSettings", "Publication"]
+__all__ = [
+    "LONGEST_SUBTOPIC",
+    "HomeAssistantSettings",
+    "MqttOutput",
+    "MqttSettings",
+    "Publication",
+]

@@ -34,6 +34,7 @@ _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
 _BATCH = 50  # readouts that are delivered between two notes of how far we are
 COMMAND_TOPICS = ("read", "poll_interval")  # the last parts of their topics
+LONGEST_SUBTOPIC = 64  # bytes of what comes behind a meter's topic, or Home Assistant's prefix
 _LASTING = ("poll_interval",)  # what a retained message may say as well
 _OUTDOORS = 80  # °C, below and above which it is nowhere
 _OUTDOOR_S = 60.0  # no more often is it written

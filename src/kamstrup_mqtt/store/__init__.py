@@ -3,6 +3,7 @@
 from kamstrup_mqtt.store.archive import Archive, Sample
 from kamstrup_mqtt.store.board import Board, Entry
 from kamstrup_mqtt.store.consumption import BYS, GJ, By, Consumption, Gap, Period, local_zone
+from kamstrup_mqtt.store.file import check_history, history_names
 from kamstrup_mqtt.store.history import History, Stored, last_taken
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Period",
     "Sample",
     "Stored",
+    "check_history",
+    "history_names",
     "last_taken",
     "local_zone",
 ]

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from kamstrup_mqtt.files import beginning, has_content, not_ours
 
 APPLICATION = 0x4B4D5031  # in the header of the file; older ones have 0 there
-COMPANIONS = ("-wal", "-shm", "-journal")  # what SQLite keeps beside it
+_COMPANIONS = ("-wal", "-shm", "-journal")  # what SQLite keeps beside it
 
 _MAGIC = b"SQLite format 3\0"
 _TABLES = {"layout", "meter", "readout"}
@@ -44,6 +44,11 @@ def check_history(path: Path) -> None:
         ours = application == APPLICATION or (application == 0 and (begun or tables >= _TABLES))
     if not ours:
         raise not_ours(path, "history")
+
+
+def history_names(path: Path) -> list[Path]:
+    """All names that a history at `path` takes: its own, and those of what SQLite has beside it."""
+    return [path, *(_companion(path, suffix) for suffix in _COMPANIONS)]
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:

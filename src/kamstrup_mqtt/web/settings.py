@@ -29,7 +29,9 @@ class Price(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     since: date = Field(description="a day such as 2026-01-01")
-    price: Decimal = Field(ge=0, allow_inf_nan=False, description="a number")
+    price: Decimal = Field(
+        ge=0, le=10**9, allow_inf_nan=False, description="a number from 0 to 1000000000"
+    )
     per: Literal["GJ", "MWh", "kWh"] = Field(description="GJ, MWh or kWh")
 
 

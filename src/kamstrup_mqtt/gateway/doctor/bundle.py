@@ -74,7 +74,7 @@ def write_bundle(
         folder = Path(name, "kamstrup-mqtt-report")
         folder.mkdir()
         for title, text in files.items():
-            (folder / title).write_text(_safe(text, secrets), encoding="utf-8")
+            (folder / title).write_text(_safe(text, secrets), encoding="utf-8", errors="replace")
         for title, lines in captures.items():  # masked in another way: telegrams stay whole
             (folder / title).write_text("".join(lines), encoding="utf-8")
         try:
@@ -113,8 +113,10 @@ def _without_secrets(data: object, folder: Path, secrets: list[str]) -> object:
         if key != "username":  # often a common word
             secrets += _texts(value)
         if key == "password_file":
-            with contextlib.suppress(OSError):
-                secrets.append(Path(folder, str(value)).read_text(encoding="utf-8").strip())
+            with contextlib.suppress(OSError, ValueError, UsageError):
+                path = Path(folder, str(value))
+                if has_content(path):
+                    secrets.append(path.read_text(encoding="utf-8").strip())
     return kept
 
 
@@ -133,12 +135,16 @@ def _log(config: Path | None) -> str:
         section = source.data.get("log")
         name = section.get("file") if isinstance(section, dict) else None
         if name:
+            path = config.parent / str(name)
             try:
-                with (config.parent / str(name)).open("rb") as file:
+                has_content(path)
+                with path.open("rb") as file:
                     file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
                     return file.read().decode(errors="replace")
             except OSError as error:
                 return f"{name} cannot be read: {error.strerror}\n"
+            except UsageError as error:
+                return f"{error}\n"
     try:
         command = ["journalctl", "--unit", "kamstrup-mqtt", "--lines", "2000", "--no-pager"]
         done = subprocess.run(command, capture_output=True, timeout=10, check=False)  # noqa: S603
