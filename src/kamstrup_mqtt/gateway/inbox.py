@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.gateway.commands import COMMANDS, Commanded
+from kamstrup_mqtt.gateway.texts import printable
 from kamstrup_mqtt.store import History
 
 _LASTING = "poll_interval"  # the command that is kept
 _HEARD = 20  # messages on its topic that are remembered; the latest is the last
-_LONGEST_LINE = 200  # of what others sent, in the log
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Inbox:
         try:
             COMMANDS[command](self._readers[meter], payload)
         except UsageError as error:
-            line = "".join(c if c.isprintable() else "?" for c in str(error))[:_LONGEST_LINE]
+            line = printable(str(error))
             _log.warning("%s: a message on %s is ignored: %s", meter, command, line)
             return False
         return True
