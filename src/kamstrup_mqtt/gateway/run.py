@@ -20,6 +20,7 @@ from kamstrup_mqtt.gateway.inbox import Inbox
 from kamstrup_mqtt.gateway.reader import Reader
 from kamstrup_mqtt.gateway.service import answer_health, feed_watchdog, notify
 from kamstrup_mqtt.gateway.supervisor import Supervisor
+from kamstrup_mqtt.kmp import Direction
 from kamstrup_mqtt.meter import Tap
 from kamstrup_mqtt.outputs import MqttOutput, Publication
 from kamstrup_mqtt.status import MeterStatus
@@ -137,20 +138,25 @@ def _recording(meter: MeterConfig, config: Config, capture: Path | None) -> Tap 
     except OSError as error:
         raise UsageError(f"{capture} cannot be written: {error.strerror}") from error
 
-    def write(line: str) -> None:
-        if not file.closed:
-            try:
-                file.write(line)
-                full = file.tell() > _CAPTURE_BYTES
-            except OSError as error:
-                full = True
-                _log.warning("The capture in %s ends: %s", capture, error.strerror)
-            if full:
-                _log.info("The capture in %s is complete", capture)
-                with contextlib.suppress(OSError):
-                    file.close()
+    recorder = Recorder(file.write, meter.port)
 
-    return Recorder(write, meter.port).tap
+    def tap(direction: Direction, data: bytes) -> None:
+        if file.closed:
+            return
+        end = "is complete"
+        try:
+            recorder.tap(direction, data)
+            if file.tell() <= _CAPTURE_BYTES:
+                return
+        except OSError as error:
+            end = f"ends: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reading goes on
+            end = f"ends: {error!r}"
+        _log.warning("The capture in %s %s", capture, end)
+        with contextlib.suppress(OSError):
+            file.close()
+
+    return tap
 
 
 def _note_stray_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
