@@ -87,7 +87,8 @@ async def running(
         if days:
             await fill(config, days)
         gateway = background("run", "-c", str(config))
-        await log_until(gateway, "answers, type")
+        if "The page is at" not in await log_until(gateway, "answers, type"):
+            await log_until(gateway, "The page is at")
         yield f"http://127.0.0.1:{port}/"
         log = await asyncio.to_thread(stop, gateway)
         assert "Traceback" not in log

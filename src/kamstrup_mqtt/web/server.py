@@ -7,14 +7,13 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kamstrup_mqtt.web.app import House, make_app
+from kamstrup_mqtt.web.connection import Connection
 
 _RETRY_S = 30.0
-_HEADERS_S = 10.0  # for a request to be complete
 _HEADER_BYTES = 16384
-_MOST_REQUESTS = 100
+_MOST_CONNECTIONS = 200  # those that wait, those that listen to events, and some more
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +23,10 @@ async def serve_web(house: House) -> None:
     host, port = house.settings.address
     while True:
         try:
-            with _listening(host, port) as listener:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            with _listening(*found[0]) as listener:
                 _log.info("The page is at http://%s/", house.settings.listen)
                 await _serve(house, listener)
         except OSError as error:
@@ -38,22 +40,22 @@ async def serve_web(house: House) -> None:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+def _listening(
+    family: int, kind: int, protocol: int, _name: str, address: tuple[object, ...]
+) -> Iterator[socket.socket]:
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
         yield listener
 
 
 async def _serve(house: House, listener: socket.socket) -> None:
     config = uvicorn.Config(
-        make_app(house), http=_Patient, ws="none", lifespan="off", log_config=None,
+        make_app(house), http=Connection, ws="none", lifespan="off", log_config=None,
         access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=1, h11_max_incomplete_event_size=_HEADER_BYTES,
-        limit_concurrency=_MOST_REQUESTS,
+        limit_concurrency=_MOST_CONNECTIONS,
     )  # fmt: skip
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     server = _Server(config)
@@ -66,20 +68,14 @@ async def _serve(house: House, listener: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the gateway."""
+    """A server that leaves signals, and whether to go on, to the gateway."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-
-class _Patient(H11Protocol):
-    """A connection that is closed when its request does not come, or comes too slowly."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.loop.call_later(_HEADERS_S, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        except SystemExit as error:  # out of a task it would end the gateway
+            raise RuntimeError("the server gave up") from error
