@@ -125,3 +125,17 @@ async def test_who_takes_no_answer_is_let_go(tmp_path: Path, background: Backgro
                         break
         assert writer.transport.is_closing()
         assert (await head_of(url, "api/meters"))[0] == 200
+
+
+async def test_no_more_listen_than_there_are_places(tmp_path: Path, background: Background) -> None:
+    """Also where all ask at once; the page stays open for everybody else."""
+    async with running(tmp_path, background) as url, contextlib.AsyncExitStack() as stack:
+        port = httpx.URL(url).port
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(90)]
+        for _, writer in streams:
+            stack.callback(writer.close)
+            writer.write(GET.replace(b"/api/meters", b"/events"))
+        async with asyncio.timeout(60):
+            found = [(await reader.readline()).split()[1] for reader, _ in streams]
+        assert sorted(found) == [b"200"] * 50 + [b"503"] * 40
+        assert (await head_of(url, "api/meters"))[0] == 200

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kamstrup_mqtt.catalog import register_number
 from kamstrup_mqtt.errors import UsageError
@@ -172,45 +173,48 @@ class _Pages:
         )
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def events(self, _request: Request) -> Response:
+    async def events(self, _request: Request) -> ASGIApp:
         if self._listeners >= _MOST_LISTENERS:
             raise HTTPException(503, "too many listen already")
-        return StreamingResponse(
+        stream = StreamingResponse(
             self._events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
         )
 
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            self._listeners += 1  # before anybody else can be asked about
+            try:
+                await stream(scope, receive, send)
+            finally:
+                self._listeners -= 1
+
+        return counted
+
     async def _events(self) -> AsyncIterator[str]:
         """Each readout and status as it comes, and now and then a sign of life."""
-        self._listeners += 1
         readouts, statuses = 0, 0
         live, board = self._house.history.live, self._house.statuses
-        try:
-            yield "retry: 3000\n\n"
-            while True:
-                waits = {
-                    asyncio.create_task(live.after(readouts)),
-                    asyncio.create_task(board.after(statuses)),
-                }
-                try:
-                    await asyncio.wait(
-                        waits, timeout=_HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
-                    )
-                finally:
-                    for wait in waits:
-                        wait.cancel()
-                    await asyncio.gather(*waits, return_exceptions=True)
-                taken, told = live.behind(readouts), board.behind(statuses)
-                readouts = max([readouts, *(entry.sequence for entry in taken)])
-                statuses = max([statuses, *(entry.sequence for entry in told)])
-                names = dict.fromkeys([one.meter for one in taken] + [one.meter for one in told])
-                for name in names:
-                    stored = live.latest(name)
-                    shown = self._now(name, stored.readout if stored else None)
-                    yield f"event: meter\ndata: {json.dumps(shown, ensure_ascii=False)}\n\n"
-                if not names:
-                    yield ": still here\n\n"
-        finally:
-            self._listeners -= 1
+        yield "retry: 3000\n\n"
+        while True:
+            waits = {
+                asyncio.create_task(live.after(readouts)),
+                asyncio.create_task(board.after(statuses)),
+            }
+            try:
+                await asyncio.wait(waits, timeout=_HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+            taken, told = live.behind(readouts), board.behind(statuses)
+            readouts = max([readouts, *(entry.sequence for entry in taken)])
+            statuses = max([statuses, *(entry.sequence for entry in told)])
+            names = dict.fromkeys([one.meter for one in taken] + [one.meter for one in told])
+            for name in names:
+                stored = live.latest(name)
+                shown = self._now(name, stored.readout if stored else None)
+                yield f"event: meter\ndata: {json.dumps(shown, ensure_ascii=False)}\n\n"
+            if not names:
+                yield ": still here\n\n"
 
     def _now(self, name: str, readout: Readout | None) -> dict[str, object]:
         status = self._house.statuses.latest(name)
