@@ -26,9 +26,10 @@ from kamstrup_mqtt.gateway.config import ConfigError, load_config
 from kamstrup_mqtt.simulator import DEFAULT_SERIAL, SimulatedMeter, serve_tcp
 from kamstrup_mqtt.status import LinkState
 from kamstrup_mqtt.store import Archive, History
-from kamstrup_mqtt.web.access import Guard, hash_password, is_hash, is_local, is_password
+from kamstrup_mqtt.web.access import Guard, Verdict, hash_password, is_hash, is_password
 from kamstrup_mqtt.web.figures import efficiency
 from kamstrup_mqtt.web.metrics import exposition
+from kamstrup_mqtt.web.peers import is_local, parse_address
 
 from .conftest import Server, free_port, kamstrup_mqtt, server_program
 from .gateway import log_until, stop
@@ -308,10 +309,10 @@ async def test_slow_large_and_strange_requests(tmp_path: Path, background: Backg
 
         large = b"y" * 20_000  # in one piece: an answer to half of a request may get lost
         assert b" 431 " in await send(
-            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " + large + b"\r\n\r\n"
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " + large + b"\r\n\r\n"
         )
         assert b" 431 " in await send(
-            b"GET /?" + large + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            b"GET /?" + large + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         assert b" 400 " in await send(b"\x16\x03\x01 nonsense\r\n\r\n")
         for path in (
@@ -321,7 +322,7 @@ async def test_slow_large_and_strange_requests(tmp_path: Path, background: Backg
             "/static/",
         ):
             answer = await send(
-                f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+                f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
             )
             assert answer.startswith(b"HTTP/1.1 404")
         assert await send(b"GET / HTTP/1.1\r\nHost:") == b""  # gave up on it
@@ -401,7 +402,7 @@ def hashed() -> str:
     return done.stdout.strip()
 
 
-def test_passwords(hashed: str) -> None:
+async def test_passwords(hashed: str) -> None:
     assert is_hash(hashed)
     assert PASSWORD not in hashed
     assert is_password(PASSWORD, hashed)
@@ -410,11 +411,10 @@ def test_passwords(hashed: str) -> None:
     assert kamstrup_mqtt("password", stdin="short\n").returncode == 2
     for text in ("", "secret", "scrypt:16384:8:1:zz:00", "scrypt:3:8:1:00:00", "md5:1:1:1:00:00"):
         assert not is_hash(text)
-    guard = Guard(hashed)
-    assert guard.admits(f"bearer {PASSWORD}", "a")
-    for wrong in (None, "", "Basic %%%", "Basic " + "a" * 9, "Digest x"):
-        assert not guard.admits(wrong, "a")
-    assert not guard.must_wait("a")  # nothing was guessed
+    guard, here = Guard(hashed), parse_address("192.0.2.1")
+    for wrong in (None, "", "Basic %%%", "Basic " + "a" * 9, "Digest x", None):
+        assert await guard.check(wrong, here) is Verdict.REFUSED  # and nothing was guessed
+    assert await guard.check(f"bearer {PASSWORD}", here) is Verdict.ADMITTED
 
 
 def test_what_is_local() -> None:

@@ -1,7 +1,8 @@
-"""How slow one may be, and who may see the page."""
+"""How often one may guess, and how slow one may be."""
 
 import asyncio
 import contextlib
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,27 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .test_web import Background, running
+from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
+from kamstrup_mqtt.web.access import Guard, Verdict, hash_password
+from kamstrup_mqtt.web.peers import parse_address
+
+from .conftest import free_port
+from .gateway import log_until, stop
+from .test_web import PASSWORD, Background, config_of, running
+
+
+def behind(source: str) -> httpx.AsyncClient:
+    """A client with another address of this machine."""
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(local_address=source, limits=limits), timeout=60
+    )
+
+
+def with_password(**keys: str) -> str:
+    """The section `web` with a password; braces are doubled for `running`."""
+    more = "".join(f", {key}: {value}" for key, value in keys.items())
+    return "{{listen: '0.0.0.0:{port}', password: '" + hash_password(PASSWORD) + f"'{more}}}}}"
 
 
 async def head_of(url: str, path: str, **headers: str) -> tuple[int, str]:
@@ -21,6 +42,91 @@ async def head_of(url: str, path: str, **headers: str) -> tuple[int, str]:
         if answer.status_code == 200:
             return 200, ""
         return answer.status_code, (await answer.aread()).decode()
+
+
+def peak_memory(process: subprocess.Popen[str]) -> int:
+    """The most memory that a process has taken so far, in MB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+
+async def test_guesses_that_come_at_once_are_few_and_take_no_memory(
+    tmp_path: Path, background: Background
+) -> None:
+    port = free_port()
+    async with serve_tcp(SimulatedMeter()) as meter:
+        config = config_of(tmp_path, meter, with_password().format(port=port))
+        gateway = background("run", "-c", str(config))
+        await log_until(gateway, "answers, type")
+
+        async def ask(client: httpx.AsyncClient, word: str) -> int:
+            headers = {"Authorization": f"Bearer {word}"}
+            answer = await client.get(f"http://127.0.0.1:{port}/api/meters", headers=headers)
+            return answer.status_code
+
+        async with behind("127.0.0.2") as other, behind("127.0.0.3") as guesser:
+            assert await ask(other, "wrong") == 401  # so that one hash is in the memory it takes
+            before = await asyncio.to_thread(peak_memory, gateway)
+            *guesses, right = await asyncio.gather(
+                *(ask(guesser, f"guess {number}") for number in range(90)), ask(other, PASSWORD)
+            )
+            assert right == 200
+            assert sorted(guesses) == [401] * 5 + [429] * 85
+            assert await asyncio.to_thread(peak_memory, gateway) < before + 28  # a hash takes 16
+            assert await ask(guesser, PASSWORD) == 429
+        await asyncio.to_thread(stop, gateway)
+
+
+async def test_guesses_are_counted_when_they_come() -> None:
+    """One at a time is hashed, so that a right one that comes along waits for few, and in turn."""
+    guard = Guard(hash_password(PASSWORD))
+    here, there = parse_address("192.0.2.1"), parse_address("192.0.2.2")
+
+    async def guess(number: int) -> Verdict:
+        return await guard.check(f"Bearer {number}", here)
+
+    *found, right = await asyncio.gather(
+        *map(guess, range(90)), guard.check(f"Bearer {PASSWORD}", there)
+    )
+    assert right is Verdict.ADMITTED
+    assert found == [Verdict.REFUSED] * 5 + [Verdict.LOCKED] * 85
+
+
+async def test_a_right_password_gives_the_count_back() -> None:
+    guard, here = Guard(hash_password(PASSWORD)), parse_address("192.0.2.1")
+    for number in range(4):
+        assert await guard.check(f"Bearer {number}", here) is Verdict.REFUSED
+    at_once = [guard.check(f"Bearer {PASSWORD}", here) for _ in range(30)]
+    assert set(await asyncio.gather(*at_once)) == {Verdict.ADMITTED}
+    wrong = [guard.check("Bearer wrong", here) for _ in range(30)]
+    assert await asyncio.gather(*wrong) == [Verdict.REFUSED] * 5 + [Verdict.LOCKED] * 25
+
+
+async def test_guesses_from_everywhere_do_not_pile_up() -> None:
+    guard = Guard(hash_password(PASSWORD))
+    home = parse_address("192.0.2.1")
+    assert await guard.check(f"Bearer {PASSWORD}", home) is Verdict.ADMITTED
+    many = [
+        guard.check(f"Bearer {number}", parse_address(f"198.51.100.{number}"))
+        for number in range(200)
+    ]
+    *found, known = await asyncio.gather(*many, guard.check(f"Bearer {PASSWORD}", home))
+    assert known is Verdict.ADMITTED
+    assert found.count(Verdict.BUSY) >= 150
+    assert found.count(Verdict.REFUSED) + found.count(Verdict.BUSY) == 200
+
+
+async def test_an_ipv6_network_guesses_as_one() -> None:
+    guard = Guard(hash_password(PASSWORD))
+    found = [
+        await guard.check(f"Bearer {number}", parse_address(f"2001:db8::{number}:1"))
+        for number in range(1, 8)
+    ]
+    assert found == [Verdict.REFUSED] * 5 + [Verdict.LOCKED] * 2
+    next_door = parse_address("2001:db8:0:1::1")
+    assert await guard.check(f"Bearer {PASSWORD}", next_door) is Verdict.ADMITTED
+    mapped = [parse_address(f"::ffff:192.0.2.{number}") for number in range(9)]  # not one /64
+    assert [await guard.check("Bearer x", one) for one in mapped] == [Verdict.REFUSED] * 9
 
 
 GET = b"GET /api/meters HTTP/1.1\r\nHost: localhost\r\n\r\n"

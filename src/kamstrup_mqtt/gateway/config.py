@@ -35,7 +35,7 @@ from kamstrup_mqtt.gateway.schedule import (
 from kamstrup_mqtt.gateway.source import Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
-from kamstrup_mqtt.web.access import is_local
+from kamstrup_mqtt.web.peers import is_local
 from kamstrup_mqtt.web.settings import Price, WebSettings
 
 _LONGEST_EXPRESSION = 1000  # characters of a cron expression; nobody means more

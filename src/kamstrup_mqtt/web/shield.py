@@ -1,12 +1,11 @@
 """What stands before the page: the size of requests, the password, and careful headers."""
 
-import asyncio
-
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kamstrup_mqtt.web.access import Guard
+from kamstrup_mqtt.web.access import Guard, Verdict
+from kamstrup_mqtt.web.peers import parse_address
 from kamstrup_mqtt.web.settings import WebSettings
 
 _MOST_BYTES = 16384  # of a request
@@ -58,13 +57,18 @@ class Shield:
             return PlainTextResponse("the request is too large", 431)
         if not self._guard.needed:
             return None
-        if self._guard.must_wait(address):
-            return PlainTextResponse(
-                "too many wrong passwords: wait a minute", 429, {"Retry-After": "60"}
-            )
         given = headers.get("authorization")
-        if await asyncio.to_thread(self._guard.admits, given, address):
-            return None
+        match await self._guard.check(given, parse_address(address)):
+            case Verdict.ADMITTED:
+                return None
+            case Verdict.LOCKED:
+                return PlainTextResponse(
+                    "too many wrong passwords: wait a minute", 429, {"Retry-After": "60"}
+                )
+            case Verdict.BUSY:
+                return PlainTextResponse(
+                    "too many passwords are being checked: try again", 503, {"Retry-After": "5"}
+                )
         return PlainTextResponse(
             "a password is needed", 401, {"WWW-Authenticate": 'Basic realm="kamstrup-mqtt"'}
         )
