@@ -12,7 +12,7 @@ import pytest
 
 from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
 from kamstrup_mqtt.web.access import Guard, Verdict, hash_password
-from kamstrup_mqtt.web.peers import parse_address
+from kamstrup_mqtt.web.peers import Networks, client_of, parse_address, parse_network
 
 from .conftest import free_port
 from .gateway import log_until, stop
@@ -127,6 +127,68 @@ async def test_an_ipv6_network_guesses_as_one() -> None:
     assert await guard.check(f"Bearer {PASSWORD}", next_door) is Verdict.ADMITTED
     mapped = [parse_address(f"::ffff:192.0.2.{number}") for number in range(9)]  # not one /64
     assert [await guard.check("Bearer x", one) for one in mapped] == [Verdict.REFUSED] * 9
+
+
+async def test_what_a_guesser_says_about_himself_does_not_count(
+    tmp_path: Path, background: Background
+) -> None:
+    """HAProxy says whom it asks for in a header line of its own, behind that of its client."""
+    async with running(
+        tmp_path, background, with_password(trusted_proxies="[127.0.0.0/24, '::1']")
+    ) as url:
+
+        async def ask(word: str, *forwarded: str) -> int:
+            lines = [("X-Forwarded-For", one) for one in forwarded]
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(
+                    f"{url}api/meters", headers=[("Authorization", f"Bearer {word}"), *lines]
+                )
+            return answer.status_code
+
+        found = [await ask(f"{number}", f"9.9.9.{number}", "192.0.2.7") for number in range(8)]
+        assert found == [401] * 5 + [429] * 3
+        for forwarded in ("192.0.2.7", "9.9.9.9, 192.0.2.7:5555", "192.0.2.7, 127.0.0.9, ::1"):
+            assert await ask(PASSWORD, forwarded) == 429, forwarded
+        for forwarded in ("192.0.2.8", "192.0.2.7, 192.0.2.8", "192.0.2.7, unknown"):
+            assert await ask(PASSWORD, forwarded) == 200, forwarded
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ([], "10.0.0.1"),
+        ([""], "10.0.0.1"),
+        (["192.0.2.7"], "192.0.2.7"),
+        (["9.9.9.9", "192.0.2.7"], "192.0.2.7"),
+        (["9.9.9.9, 192.0.2.7:8080"], "192.0.2.7"),
+        (["[2001:db8::7]:443"], "2001:db8::7"),
+        (["2001:db8::7"], "2001:db8::7"),
+        (["::ffff:192.0.2.7"], "192.0.2.7"),
+        (["9.9.9.9, 192.0.2.7, 10.0.0.2", "10.0.0.3"], "192.0.2.7"),
+        (["10.0.0.2, 10.0.0.3"], "10.0.0.2"),
+        (["9.9.9.9, unknown"], "10.0.0.1"),
+        (["9.9.9.9, unknown, 10.0.0.2"], "10.0.0.2"),
+        (["x" * 16000], "10.0.0.1"),
+    ],
+)
+def test_for_whom_a_proxy_asks(forwarded: list[str], client: str) -> None:
+    proxies = Networks(["10.0.0.0/8"])
+    assert client_of(parse_address("10.0.0.1"), forwarded, proxies) == parse_address(client)
+    stranger = parse_address("192.0.2.99")
+    assert client_of(stranger, forwarded, proxies) == stranger
+    assert client_of(None, forwarded, proxies) is None
+
+
+def test_addresses_and_networks() -> None:
+    assert parse_address("10.0.0.5") in Networks(["10.0.0.0/8"])
+    assert parse_address("fe80::5%eth0") in Networks(["fe80::/10"])
+    assert parse_address("::ffff:10.0.0.5") in Networks(["10.0.0.5"])
+    assert parse_address("10.0.0.5") in Networks(["::ffff:10.0.0.5"])
+    assert parse_address("10.0.0.5") not in Networks(["::/0"])
+    assert None not in Networks(["0.0.0.0/0", "::/0"])
+    for text in ("", "proxy", "10.0.0", "10.0.0.0/33", "10.0.0.5/24", "10.0.0.5:80", "/8"):
+        with pytest.raises(ValueError, match=r"expected|such as|valid"):
+            parse_network(text)
 
 
 GET = b"GET /api/meters HTTP/1.1\r\nHost: localhost\r\n\r\n"

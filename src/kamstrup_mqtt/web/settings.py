@@ -5,9 +5,10 @@ from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kamstrup_mqtt.web.access import is_hash
+from kamstrup_mqtt.web.peers import parse_network
 
 
 def _is_address(text: str) -> str:
@@ -21,6 +22,25 @@ def _is_hash(text: str) -> str:
     if not is_hash(text):
         raise ValueError("expected what `kamstrup-mqtt password` prints")
     return text
+
+
+def _is_network(text: str) -> str:
+    parse_network(text)
+    return text
+
+
+def _listed(value: object) -> object:
+    """A list, where there is one word, or several with commas between, as in the environment."""
+    if not isinstance(value, str):
+        return value
+    return [word.strip() for word in value.split(",") if word.strip()]
+
+
+_Peers = Annotated[
+    list[Annotated[str, AfterValidator(_is_network)]],
+    BeforeValidator(_listed),
+    Field(description="a list of addresses such as 192.168.1.5 or networks such as 192.168.1.0/24"),
+]
 
 
 class Price(BaseModel):
@@ -46,9 +66,7 @@ class WebSettings(BaseModel):
     password: Annotated[str, AfterValidator(_is_hash)] | None = Field(
         default=None, description="what `kamstrup-mqtt password` prints"
     )
-    trusted_proxies: list[str] = Field(
-        default=[], description="a list of addresses whose X-Forwarded-For is believed"
-    )
+    trusted_proxies: _Peers = []
     outdoor_topic: str | None = Field(
         default=None, pattern=r"^[^+#\x00]+$", description="a topic without the wildcards + and #"
     )

@@ -5,7 +5,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kamstrup_mqtt.web.access import Guard, Verdict
-from kamstrup_mqtt.web.peers import parse_address
+from kamstrup_mqtt.web.peers import Networks, client_of, parse_address
 from kamstrup_mqtt.web.settings import WebSettings
 
 _MOST_BYTES = 16384  # of a request
@@ -27,7 +27,7 @@ class Shield:
     def __init__(self, app: ASGIApp, settings: WebSettings) -> None:
         self._app = app
         self._guard = Guard(settings.password)
-        self._proxies = frozenset(settings.trusted_proxies)
+        self._proxies = Networks(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or let it pass, and add the headers to what comes back."""
@@ -48,17 +48,15 @@ class Shield:
         await (refused or self._app)(scope, receive, careful)
 
     async def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        client = scope.get("client")
-        address = client[0] if client else ""
-        if address in self._proxies:
-            address = headers.get("x-forwarded-for", address).rpartition(",")[2].strip()
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if size + len(scope["raw_path"]) + len(scope["query_string"]) > _MOST_BYTES:
             return PlainTextResponse("the request is too large", 431)
         if not self._guard.needed:
             return None
-        given = headers.get("authorization")
-        match await self._guard.check(given, parse_address(address)):
+        client = scope.get("client")
+        peer = parse_address(client[0]) if client else None
+        asking = client_of(peer, headers.getlist("x-forwarded-for"), self._proxies)
+        match await self._guard.check(headers.get("authorization"), asking):
             case Verdict.ADMITTED:
                 return None
             case Verdict.LOCKED:
