@@ -1,4 +1,4 @@
-"""How often one may guess, and how slow one may be."""
+"""Who may see the page and under which name, how often one may guess, and how slow one may be."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kamstrup_mqtt.gateway.config import ConfigError, load_config
 from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
 from kamstrup_mqtt.web.access import Guard, Verdict, hash_password
 from kamstrup_mqtt.web.peers import Networks, client_of, parse_address, parse_network
 
 from .conftest import free_port
 from .gateway import log_until, stop
-from .test_web import PASSWORD, Background, config_of, running
+from .test_web import PASSWORD, Background, config_of, other_address, running
+
+EVIL = "evil.example"
+PATHS = ("", "api/meters", "events", "metrics", "healthz", "static/app.js", "nothing")
 
 
 def behind(source: str) -> httpx.AsyncClient:
@@ -42,6 +46,96 @@ async def head_of(url: str, path: str, **headers: str) -> tuple[int, str]:
         if answer.status_code == 200:
             return 200, ""
         return answer.status_code, (await answer.aread()).decode()
+
+
+async def test_a_name_of_others_brings_nothing(tmp_path: Path, background: Background) -> None:
+    """DNS rebinding: a web site leads its own name here, and would read what comes back."""
+    web = "{{listen: '127.0.0.1:{port}', hosts: [Heat.Example.org., käse.local]}}"
+    async with running(tmp_path, background, web) as url:
+        for path in PATHS:
+            for name in (EVIL, f"{EVIL}:8402", "localhost.evil.example", "127.0.0.1.evil.example"):
+                status, said = await head_of(url, path, Host=name)
+                assert status == 421
+                assert f"'{name}'" in said
+                assert "web.hosts" in said
+                assert "\n" not in said
+        for name in (
+            "localhost", "LOCALHOST:8402", "localhost.", "127.0.0.1", "127.0.0.1:1", "10.1.2.3",
+            "[::1]", "[::1]:8402", "[fd00::5]:80", "heat.example.org", "HEAT.example.ORG.:443",
+            "xn--kse-qla.local", subprocess.getoutput("hostname"),
+        ):  # fmt: skip
+            assert await head_of(url, "api/meters", Host=name) == (200, ""), name
+        forwarded = {"X-Forwarded-Host": "localhost", "Forwarded": "host=localhost"}
+        assert (await head_of(url, "api/meters", Host=EVIL, **forwarded))[0] == 421
+        for head in (
+            b"GET / HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
+            b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+            b"GET / HTTP/1.0\r\nHost: ::1\r\n\r\n",
+            b"GET / HTTP/1.0\r\nHost: localhost@evil.example\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+            writer.write(head)
+            assert (await reader.readline()).split()[1] in (b"400", b"421"), head
+            writer.close()
+
+
+async def test_with_a_password_every_name_is_fine(tmp_path: Path, background: Background) -> None:
+    async with running(tmp_path, background, with_password()) as url:
+        token = {"Authorization": f"Bearer {PASSWORD}"}
+        assert (await head_of(url, "api/meters", Host=EVIL, **token))[0] == 200
+        assert (await head_of(url, "api/meters", Host=EVIL))[0] == 401
+
+
+async def test_who_is_allowed_needs_no_password(tmp_path: Path, background: Background) -> None:
+    """But under a name that is not known even they: their browser may have been led here."""
+    web = with_password(allow="[127.0.0.2, 127.0.1.0/24]", hosts="[heat.example.org]")
+    async with running(tmp_path, background, web) as url:
+        for source, headers, status in (
+            ("127.0.0.2", {}, 200),
+            ("127.0.1.77", {}, 200),
+            ("127.0.0.2", {"Host": "heat.example.org"}, 200),
+            ("127.0.0.2", {"Host": EVIL}, 401),
+            ("127.0.0.2", {"Host": EVIL, "Authorization": f"Bearer {PASSWORD}"}, 200),
+            ("127.0.0.1", {}, 401),
+            ("127.0.0.1", {"X-Forwarded-For": "127.0.0.2", "X-Real-IP": "127.0.0.2"}, 401),
+        ):
+            async with behind(source) as client:
+                answer = await client.get(f"{url}api/meters", headers=headers)
+                assert answer.status_code == status, (source, headers)
+                assert ("web.hosts" in answer.text) is (status == 401 and source == "127.0.0.2")
+
+
+async def test_without_a_password_nobody_else_gets_in(
+    tmp_path: Path, background: Background
+) -> None:
+    web = "{{listen: '0.0.0.0:{port}', allow: '127.0.0.2, 127.0.0.3'}}"
+    async with running(tmp_path, background, web) as url:
+        for base in (url, url.replace("127.0.0.1", other_address())):
+            for path in PATHS:
+                status, said = await head_of(base, path)
+                assert status == 403
+                assert "web.allow" in said
+        async with behind("127.0.0.2") as client:
+            assert (await client.get(f"{url}api/meters")).status_code == 200
+            answer = await client.get(f"{url}api/meters", headers={"Host": EVIL})
+            assert answer.status_code == 421
+
+
+async def test_any_name_where_that_is_wanted(tmp_path: Path, background: Background) -> None:
+    """As for Home Assistant's ingress, which passes on whatever name the browser asked for."""
+    web = "{{listen: '0.0.0.0:{port}', allow: [127.0.0.1], hosts: ['*']}}"
+    async with running(tmp_path, background, web) as url:
+        assert (await head_of(url, "api/meters", Host="homeassistant.local:8123"))[0] == 200
+
+
+async def test_an_ipv4_client_of_an_ipv6_socket(tmp_path: Path, background: Background) -> None:
+    web = "{{listen: '[::]:{port}', allow: [127.0.0.1]}}"
+    async with running(tmp_path, background, web) as url:
+        assert (await head_of(url, "api/meters"))[0] == 200
+        async with behind("127.0.0.2") as client:
+            assert (await client.get(f"{url}api/meters")).status_code == 403
 
 
 def peak_memory(process: subprocess.Popen[str]) -> int:
@@ -189,6 +283,48 @@ def test_addresses_and_networks() -> None:
     for text in ("", "proxy", "10.0.0", "10.0.0.0/33", "10.0.0.5/24", "10.0.0.5:80", "/8"):
         with pytest.raises(ValueError, match=r"expected|such as|valid"):
             parse_network(text)
+
+
+@pytest.mark.parametrize(
+    ("web", "said"),
+    [
+        ("{trusted_proxies: [nginx]}", r"web.trusted_proxies\[1\]: 'nginx' is no address"),
+        ("{trusted_proxies: [127.0.0.1, 10.0.0.5/24]}", r"expected 10.0.0.0/24 for all of"),
+        ("{allow: [10.0.0.0/99]}", r"web.allow\[1\]: '10.0.0.0/99' has no valid length"),
+        ("{allow: {a: b}}", "web.allow: expected a list of addresses"),
+        ("{hosts: ['http://heat.example.org']}", r"web.hosts\[1\]: .* is no host name"),
+        ("{hosts: ['heat.example.org:8402']}", "without http:// and port"),
+        ("{hosts: [{a: b}]}", "web.hosts.* expected a list of host names"),
+        ("{listen: '0.0.0.0:8402', hosts: [heat.example.org]}", "set web.password"),
+        ("{listen: '0.0.0.0:8402', allow: []}", "or web.allow"),
+    ],
+)
+def test_what_is_no_address_is_said(tmp_path: Path, web: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(config_of(tmp_path, "/dev/ttyUSB0", web), {})
+
+
+def test_lists_from_the_environment(tmp_path: Path) -> None:
+    path = config_of(tmp_path, "/dev/ttyUSB0", "{listen: '0.0.0.0:8402'}")
+    config = load_config(
+        path,
+        {
+            "KAMSTRUP_WEB__ALLOW": "10.0.0.5, 172.30.32.0/23",
+            "KAMSTRUP_WEB__HOSTS": "heat.example.org,Heat",
+            "KAMSTRUP_WEB__TRUSTED_PROXIES": "10.0.0.5",
+        },
+    )
+    assert config.web is not None
+    assert config.web.allow == ["10.0.0.5", "172.30.32.0/23"]
+    assert config.web.hosts == ["heat.example.org", "heat"]
+    assert config.web.trusted_proxies == ["10.0.0.5"]
+    assert not any("web.allow" in one for one in config.warnings)
+    with pytest.raises(ConfigError, match="KAMSTRUP_WEB__ALLOW: 'nginx' is no address"):
+        load_config(path, {"KAMSTRUP_WEB__ALLOW": "nginx"})
+    with pytest.raises(ConfigError, match=r"or web\.allow"):
+        load_config(path, {"KAMSTRUP_WEB__ALLOW": " "})
+    everybody = load_config(path, {"KAMSTRUP_WEB__ALLOW": "0.0.0.0/0"})
+    assert any("everybody may see the page" in one for one in everybody.warnings)
 
 
 GET = b"GET /api/meters HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -35,7 +35,7 @@ from kamstrup_mqtt.gateway.schedule import (
 from kamstrup_mqtt.gateway.source import Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
-from kamstrup_mqtt.web.peers import is_local
+from kamstrup_mqtt.web.peers import is_local, parse_network
 from kamstrup_mqtt.web.settings import Price, WebSettings
 
 _LONGEST_EXPRESSION = 1000  # characters of a cron expression; nobody means more
@@ -248,10 +248,12 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     except ValidationError as error:
         note_faults(source, error, _File, _SECTIONS)
     else:
-        if content.web and not content.web.password and not is_local(content.web.address[0]):
+        page = content.web
+        if page and not (page.password or page.allow or is_local(page.address[0])):
             source.fault(
                 ("web", "listen"),
-                "others can reach that: set web.password to what `kamstrup-mqtt password` prints",
+                "others can reach that: set web.password to what `kamstrup-mqtt password` prints, "
+                "or web.allow to the addresses that need none",
             )
     if source.faults:
         raise ConfigError(source.faults)
@@ -263,7 +265,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
         content.homeassistant,
         content.web,
         content.log,
-        _warnings(source),
+        (*_warnings(source), *_open_to_all(content.web)),
         path,
     )
 
@@ -320,3 +322,12 @@ def _warnings(source: Source) -> tuple[str, ...]:
             "the name in its certificate"
         )
     return tuple(warnings)
+
+
+def _open_to_all(page: WebSettings | None) -> list[str]:
+    """What is said about a page that everybody may see."""
+    return [
+        f"web.allow: with {one} everybody may see the page, without a password"
+        for one in (page.allow if page else [])
+        if parse_network(one).prefixlen == 0
+    ]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kamstrup_mqtt.web.access import is_hash
+from kamstrup_mqtt.web.hosts import host_name
 from kamstrup_mqtt.web.peers import parse_network
 
 
@@ -41,6 +42,11 @@ _Peers = Annotated[
     BeforeValidator(_listed),
     Field(description="a list of addresses such as 192.168.1.5 or networks such as 192.168.1.0/24"),
 ]
+_Names = Annotated[
+    list[Annotated[str, AfterValidator(host_name)]],
+    BeforeValidator(_listed),
+    Field(description="a list of host names such as heat.example.org"),
+]
 
 
 class Price(BaseModel):
@@ -66,6 +72,8 @@ class WebSettings(BaseModel):
     password: Annotated[str, AfterValidator(_is_hash)] | None = Field(
         default=None, description="what `kamstrup-mqtt password` prints"
     )
+    allow: _Peers = []
+    hosts: _Names = []
     trusted_proxies: _Peers = []
     outdoor_topic: str | None = Field(
         default=None, pattern=r"^[^+#\x00]+$", description="a topic without the wildcards + and #"
