@@ -67,17 +67,14 @@ class Shield:
             return PlainTextResponse("the request is too large", 431)
         client = scope.get("client")
         peer = parse_address(client[0]) if client else None
-        asked = headers.getlist("host")
-        known = self._hosts.knows(asked)
         if self._guard.needed:
-            if known and peer in self._allow:
-                return None
-            return await self._login(headers, peer)
+            return None if peer in self._allow else await self._login(headers, peer)
         if not (self._local or peer in self._allow):
             return PlainTextResponse(
                 f"{peer} may not see this page: add it to web.allow, or set web.password", 403
             )
-        if not known:
+        asked = headers.getlist("host")
+        if not self._hosts.knows(asked):
             return PlainTextResponse(
                 f"this page does not answer to the name '{' '.join(asked)[:60]}': "
                 "add it to web.hosts, or set web.password",
@@ -98,7 +95,6 @@ class Shield:
                 return PlainTextResponse(
                     "too many passwords are being checked: try again", 503, {"Retry-After": "5"}
                 )
-        text = "a password is needed"
-        if peer in self._allow:
-            text += ": web.allow has this address, and web.hosts not the name that was asked for"
-        return PlainTextResponse(text, 401, {"WWW-Authenticate": 'Basic realm="kamstrup-mqtt"'})
+        return PlainTextResponse(
+            "a password is needed", 401, {"WWW-Authenticate": 'Basic realm="kamstrup-mqtt"'}
+        )
