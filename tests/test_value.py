@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kamstrup_mqtt.catalog import UNITS
 from kamstrup_mqtt.kmp import (
+    MAX_DIGITS,
     BitField,
     MonthDay,
     Unreadable,
@@ -16,11 +17,14 @@ from kamstrup_mqtt.kmp import (
     decode_value,
     encode_value,
     format_value,
+    within_max_digits,
 )
 
 GJ, TIME, DATE, LONG_DATE, MONTH_DAY, PLAIN, RTC, TEXT = 8, 47, 48, 49, 50, 51, 53, 54
 GJ_TENFOLD, BITS, RTC_Q, DATE_TIME, DST = 57, 59, 63, 64, 79
 
+any_unit = st.integers(0, 255) | st.sampled_from([*range(47, 80), GJ])
+any_sign_exponent = st.sampled_from([0x00, 0x40, 0x80, 0x01, 0x43]) | st.integers(0, 255)
 # The century that two digits of a year mean.
 days = st.dates(date(2000, 1, 1), date(2099, 12, 31))
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31)).map(  # noqa: DTZ001
@@ -47,8 +51,9 @@ numbers = st.builds(
         (GJ, 0x11, "012af024", "1959120400000000000000000"),
         (GJ, 0x49, "ffffffff", "4.294967295"),
         (GJ, 0x7F, "01", "0." + "0" * 62 + "1"),
-        (GJ, 0x00, "", "0"),
         (GJ, 0x00, "ff" * 20, str(2**160 - 1)),
+        (GJ, 0x00, "ff" * 255, str(2**2040 - 1)),
+        (GJ, 0x3F, "ff" * 255, str(2**2040 - 1) + 63 * "0"),
         (GJ_TENFOLD, 0x43, "00000d80", "34.56"),
         (GJ_TENFOLD, 0x00, "07", "70"),
         (GJ_TENFOLD, 0x02, "07", "7000"),
@@ -91,6 +96,11 @@ def test_values_of_the_protocol_description(
         (MONTH_DAY, 0x80, "0338", "-824"),
         (TIME, 0x00, "0003a980", "240000"),
         (TIME, 0x01, "00019258", "1030000"),
+        (TIME, 0x00, "ffffffffffff", str(2**48 - 1)),
+        (TIME, 0x00, "ff" * 255, str(2**2040 - 1)),
+        (DATE, 0x3F, "01", "1" + 63 * "0"),
+        (MONTH_DAY, 0x00, "2858", "10328"),  # a month 103
+        (LONG_DATE, 0x3F, "01", "1" + 63 * "0"),
         (RTC, 0x00, "8201", "8201"),
         (RTC, 0x00, "82012102100a0d0c", "82012102100a0d0c"),
         (DST, 0x00, "00180d1e000004", "00180d1e000004"),
@@ -99,6 +109,10 @@ def test_values_of_the_protocol_description(
         (TEXT, 0x00, "410a", "410a"),
         (RTC_Q, 0x00, "0102", "0102"),
         (DATE_TIME, 0x43, "0102", "0102"),
+        (GJ, 0x00, "ff" * 12, str(2**96 - 1)),  # more digits than any meter counts
+        (GJ, 0x7F, "01", "0." + "0" * 62 + "1"),
+        (GJ_TENFOLD, 0x80, "ff" * 12, f"-{2**96 - 1}0"),
+        (BITS, 0x00, "ff" * 12, str(2**96 - 1)),
     ],
 )
 def test_what_is_no_date_time_or_text_is_reported_raw(
@@ -109,7 +123,7 @@ def test_what_is_no_date_time_or_text_is_reported_raw(
     assert format_value(value) == raw
 
 
-@given(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=255))
+@given(any_unit, st.integers(0, 255), st.binary(max_size=255))
 def test_any_bytes_of_any_unit_have_a_value_and_a_plain_text(
     unit: int, sign_exponent: int, data: bytes
 ) -> None:
@@ -117,10 +131,40 @@ def test_any_bytes_of_any_unit_have_a_value_and_a_plain_text(
     assert unit == TEXT or "E" not in text
 
 
+@given(any_unit, any_sign_exponent, st.binary(max_size=12) | st.binary(max_size=255))
+def test_any_value_survives_encoding_in_as_many_bytes(
+    unit: int, sign_exponent: int, data: bytes
+) -> None:
+    value = decode_value(unit, sign_exponent, data)
+    code, again = encode_value(value, unit, len(data))
+    assert len(again) == len(data) or unit == TEXT
+    decoded = decode_value(unit, code, again)
+    assert decoded == value
+    assert type(decoded) is type(value)
+    assert format_value(decoded) == format_value(value)
+
+
+@given(any_unit, any_sign_exponent)
+def test_no_bytes_are_no_value(unit: int, sign_exponent: int) -> None:
+    assert decode_value(unit, sign_exponent, b"") == Unreadable("")
+
+
+@given(any_unit, any_sign_exponent, st.binary(max_size=255))
+def test_a_number_has_no_more_digits_than_can_be_reckoned_with(
+    unit: int, sign_exponent: int, data: bytes
+) -> None:
+    value = decode_value(unit, sign_exponent, data)
+    if isinstance(value, Decimal | BitField):
+        digits = format_value(value).lstrip("-").replace(".", "")
+        assert len(digits) <= MAX_DIGITS
+
+
 @given(st.integers(0, 255), st.binary(min_size=1, max_size=20))
 def test_numbers_are_exact(sign_exponent: int, data: bytes) -> None:
-    value = decode_value(GJ, sign_exponent, data)
-    assert isinstance(value, Decimal)
+    decoded = decode_value(GJ, sign_exponent, data)
+    value = Decimal(format_value(decoded))
+    digits = format_value(decoded).lstrip("-").replace(".", "")
+    assert isinstance(decoded, Decimal if len(digits) <= MAX_DIGITS else Unreadable)
     exponent = -(sign_exponent & 0x3F) if sign_exponent & 0x40 else sign_exponent & 0x3F
     sign = -1 if sign_exponent & 0x80 else 1
     numerator, denominator = value.as_integer_ratio()
@@ -178,12 +222,43 @@ def test_dates_times_bits_and_text_survive_encoding(pair: tuple[int, Value]) -> 
         (Decimal(4294967296), GJ, 4),
         (Decimal("NaN"), GJ, 4),
         (Decimal("1E-64"), GJ, 4),
+        (Decimal("1E999999999"), GJ, 4),
+        (Decimal(10**28), GJ, 255),
+        (Decimal(0), GJ, 0),
         (BitField(256), BITS, 1),
+        (BitField(10**28), BITS, 255),
+        (date(1999, 12, 31), DATE, 4),
+        (date(2100, 1, 1), DATE, 4),
+        (None, DATE, 0),
+        ("", TEXT, 0),
+        ("\u20ac", TEXT, 4),
+        (Unreadable("so"), GJ, 4),
+        (Unreadable("so"), TEXT, 4),
+        (Unreadable("NaN"), DATE, 4),
     ],
 )
 def test_what_does_not_fit_is_refused(value: Value, unit: int, size: int) -> None:
     with pytest.raises(ValueError):
         encode_value(value, unit, size)
+
+
+@pytest.mark.parametrize(
+    ("number", "within"),
+    [
+        ("9999999999999999999999999999", True),
+        ("-9999999999999999999999999999", True),
+        ("10000000000000000000000000000", False),
+        ("1E27", True),
+        ("1E28", False),
+        ("0.000000000000000000000000001", True),
+        ("1E-28", False),
+        ("0E999999999", False),
+        ("NaN", False),
+        ("-Infinity", False),
+    ],
+)
+def test_a_number_is_judged_by_its_digits_written_out(number: str, within: bool) -> None:
+    assert within_max_digits(Decimal(number)) is within
 
 
 def test_large_numbers_are_written_out() -> None:

@@ -32,6 +32,7 @@ from kamstrup_mqtt.kmp.telegram import (
     encode,
 )
 from kamstrup_mqtt.kmp.value import (
+    MAX_DIGITS,
     BitField,
     MonthDay,
     Unreadable,
@@ -39,12 +40,14 @@ from kamstrup_mqtt.kmp.value import (
     decode_value,
     encode_value,
     format_value,
+    within_max_digits,
 )
 
 __all__ = [
     "BAUD",
     "BYTE_S",
     "HEAT_METER",
+    "MAX_DIGITS",
     "MAX_REGISTERS",
     "STOP",
     "Answer",
@@ -71,4 +74,5 @@ __all__ = [
     "encode_frame",
     "encode_value",
     "format_value",
+    "within_max_digits",
 ]

@@ -4,12 +4,16 @@ A number is (-1)^S x integer x 10^E, where S is bit 7 of the sign/exponent byte,
 E and bits 0 to 5 its size (kmp.md, 4). It becomes a `Decimal` with the meter's own number of
 decimals: 227445 with E = -3 is 227.445, 227000 is 227.000. No float is ever involved.
 
+Whatever the bytes are, they have a value: where they make none, it is `Unreadable`.
+
 This module knows the codes that change what the bytes mean; the names of units are the catalog's.
 """
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
 TIME = 47  # decimal hhmmss
@@ -22,8 +26,13 @@ TENFOLD = (55, 56, 57)  # m³ x 10, t x 10, GJ x 10
 BIT_FIELD = 59
 UNDOCUMENTED = (63, 64)  # RTC-Q and date/time: no public source tells the layout
 DST_CLOCK = 79  # 7 bytes: minutes of daylight saving, YY, MM, DD, hh, mm, ss
+_IN_HEX = (CLOCK, TEXT, *UNDOCUMENTED, DST_CLOCK)  # how their bytes are told when they make none
 
 MAX_EXPONENT = 63
+# Of a number, written out. No meter known sends more than 25 (10 bytes, kmp.md, 4); the size and
+# exponent of a register could make 677. With 28 sums and differences stay exact everywhere.
+MAX_DIGITS = 28
+_SURELY_SHORT = 8  # 8 bytes and 8 zeros are 28 digits
 
 
 class BitField(int):
@@ -47,10 +56,11 @@ class MonthDay(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What the meter sent where it makes no date, time or text: kept raw, never guessed.
+    """What the meter sent where it makes no number, date, time or text: kept raw, never guessed.
 
     Args:
-        raw: the decimal number as sent, or the bytes in hex for layouts nobody documented.
+        raw: the decimal number as sent, or the bytes in hex where they are none; "" for a register
+            of no bytes.
 
     """
 
@@ -65,7 +75,7 @@ Value = Decimal | date | time | datetime | MonthDay | BitField | str | Unreadabl
 
 
 def decode_value(unit: int, sign_exponent: int, data: bytes) -> Value:
-    """The exact value of a register.
+    """The exact value of a register. Any bytes have one.
 
     Args:
         unit: the unit code of the telegram, 0 to 255.
@@ -74,14 +84,19 @@ def decode_value(unit: int, sign_exponent: int, data: bytes) -> Value:
 
     Returns:
         A Decimal for every quantity; date, time, datetime, MonthDay, BitField or str where the
-        unit code says so; None for a date of 0; Unreadable for what these bytes cannot be.
+        unit code says so; None for a date of 0; Unreadable for what these bytes cannot be, for no
+        bytes, and for a number of more than `MAX_DIGITS` digits.
 
     """
+    if not data:
+        return Unreadable("")
     return _READERS.get(unit, _read_number)(sign_exponent, data)
 
 
 def encode_value(value: Value, unit: int, size: int = 4) -> tuple[int, bytes]:
     """Sign/exponent byte and value bytes of `value`: what a meter would send.
+
+    They decode to the same value. What `decode_value` made of so many bytes fits as many again.
 
     Args:
         value: what `decode_value` returns for this unit.
@@ -92,13 +107,22 @@ def encode_value(value: Value, unit: int, size: int = 4) -> tuple[int, bytes]:
         ValueError: the value does not fit the unit or the size.
 
     """
+    code, data = _encoded(value, unit, size)
+    if decode_value(unit, code, data) != value:
+        raise ValueError(f"{value!r} is nothing that {len(data)} bytes of unit {unit} can say")
+    return code, data
+
+
+def _encoded(value: Value, unit: int, size: int) -> tuple[int, bytes]:
     match value:
+        case Unreadable(raw):
+            return _encode_raw(raw, unit, size)
         case Decimal():
             return _encode_number(value, unit, size)
         case BitField():
             return 0, _to_bytes(int(value), size)
         case str():
-            return 0, value.encode("latin-1")
+            return 0, value.encode("latin-1") or bytes(size)
         case None:
             return 0, bytes({CLOCK: 8, DST_CLOCK: 7}.get(unit, size))
         case datetime() if unit == DST_CLOCK:
@@ -108,29 +132,39 @@ def encode_value(value: Value, unit: int, size: int = 4) -> tuple[int, bytes]:
             return 0, bytes((0, value.isoweekday(), *clock, value.year - 2000))
         case date():
             year = value.year if unit == LONG_DATE else value.year - 2000
-            return 0, _to_bytes(year * 10000 + value.month * 100 + value.day, size)
+            packed = year * 10000 + value.month * 100 + value.day
         case time():
-            return 0, _to_bytes(value.hour * 10000 + value.minute * 100 + value.second, size)
-        case MonthDay():
-            return 0, _to_bytes(value.month * 100 + value.day, size)
-    # Only what `decode_value` could not read is left.
-    return 0, (
-        bytes.fromhex(value.raw) if unit in UNDOCUMENTED else _to_bytes(int(value.raw), size)
-    )
+            packed = value.hour * 10000 + value.minute * 100 + value.second
+        case _:
+            packed = value.month * 100 + value.day
+    return _encode_number(Decimal(packed), unit, size)
+
+
+def _encode_raw(raw: str, unit: int, size: int) -> tuple[int, bytes]:
+    if not raw or unit in _IN_HEX:
+        return 0, bytes.fromhex(raw)
+    try:
+        return _encode_number(Decimal(raw), unit, size)
+    except InvalidOperation as error:
+        raise ValueError(f"'{raw}' is no number") from error
 
 
 def _encode_number(value: Decimal, unit: int, size: int) -> tuple[int, bytes]:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         raise ValueError(f"{value} is no number")  # noqa: TRY004 - an infinity, or not a number
-    if unit in TENFOLD:
-        exponent -= 1
-    integer = int("".join(map(str, digits)))
-    if exponent > 0:
-        integer, exponent = integer * 10**exponent, 0
+    if exponent > 2 * MAX_EXPONENT:
+        raise ValueError(f"{value} has more than {2 * MAX_EXPONENT} zeros")
     if exponent < -MAX_EXPONENT:
         raise ValueError(f"{value} has more than {MAX_EXPONENT} decimals")
-    code = -exponent | (0x40 if exponent else 0) | (0x80 if sign and integer else 0)
+    zeros = max(0, exponent)
+    integer, scale = int("".join(map(str, digits))) * 10**zeros, exponent - zeros
+    if unit in TENFOLD:
+        scale -= 1
+    # Zeros are written out where there is room, as meters do.
+    while exponent >= 0 and integer >= 256**size and scale < MAX_EXPONENT and not integer % 10:
+        integer, scale = integer // 10, scale + 1
+    code = abs(scale) | (0x40 if scale < 0 else 0) | (0x80 if sign and integer else 0)
     return code, _to_bytes(integer, size)
 
 
@@ -141,71 +175,80 @@ def _to_bytes(number: int, size: int) -> bytes:
         raise ValueError(f"{number} does not fit {size} bytes") from error
 
 
+def within_max_digits(number: Decimal) -> bool:
+    """Whether `number`, written out, has at most `MAX_DIGITS` digits, so that it can be a value."""
+    _, digits, exponent = number.as_tuple()
+    if not isinstance(exponent, int):
+        return False
+    return max(1, len(digits) + exponent) + max(0, -exponent) <= MAX_DIGITS
+
+
 # What follows the integer for each sign/exponent byte without S. Positive exponents are written
 # out as zeros, so that every Decimal prints plainly.
 _SCALE = tuple("0" * code if code < 0x40 else f"E-{code & 0x3F}" for code in range(0x80))
 
 
-def _read_number(sign_exponent: int, data: bytes) -> Decimal:
+def _number(sign_exponent: int, data: bytes) -> Decimal:
+    """The number that was sent, of whatever length."""
     integer = int.from_bytes(data, "big")
     if sign_exponent & 0x80:
         integer = -integer
     return Decimal(f"{integer}{_SCALE[sign_exponent & 0x7F]}")
 
 
-def _read_tenfold(sign_exponent: int, data: bytes) -> Decimal:
-    sign, digits, exponent = _read_number(sign_exponent, data).as_tuple()
-    return Decimal((sign, (*digits, 0), 0) if exponent == 0 else (sign, digits, int(exponent) + 1))
+def _read_number(sign_exponent: int, data: bytes) -> Value:
+    number = _number(sign_exponent, data)
+    if len(data) <= _SURELY_SHORT and sign_exponent & 0x3F <= _SURELY_SHORT:
+        return number
+    return _checked(number)
 
 
-def _packed(sign_exponent: int, data: bytes) -> int | None:
-    """The decimal number that packs a date or time, or None where it is scaled or negative."""
-    return None if sign_exponent & 0xBF else int.from_bytes(data, "big")
+def _checked(number: Decimal) -> Value:
+    return number if within_max_digits(number) else Unreadable(format_value(number))
 
 
-def _unreadable(sign_exponent: int, data: bytes) -> Unreadable:
-    """A packed number that is no date or time, as the plain number the meter sent."""
-    return Unreadable(format_value(_read_number(sign_exponent, data)))
+def _read_tenfold(sign_exponent: int, data: bytes) -> Value:
+    sign, digits, exponent = _number(sign_exponent, data).as_tuple()
+    return _checked(
+        Decimal((sign, (*digits, 0), 0) if exponent == 0 else (sign, digits, int(exponent) + 1))
+    )
 
 
-def _read_time(sign_exponent: int, data: bytes) -> Value:
-    packed = _packed(sign_exponent, data)
-    try:
-        return time(packed // 10000, packed // 100 % 100, packed % 100)  # type: ignore[operator]
-    except (TypeError, ValueError):
-        return _unreadable(sign_exponent, data)
+def _packed(read: Callable[[int], Value]) -> Callable[[int, bytes], Value]:
+    """A reader of decimal digits in one number, which `read` takes apart or refuses.
+
+    What it refuses, and what has decimals or a minus, is the plain number as the meter sent it.
+    """
+
+    def read_packed(sign_exponent: int, data: bytes) -> Value:
+        number = _number(sign_exponent, data)
+        if number.as_tuple().exponent == 0 and number >= 0:
+            with contextlib.suppress(ValueError, OverflowError):
+                return read(int(number))
+        return Unreadable(format_value(number))
+
+    return read_packed
 
 
-def _read_date(sign_exponent: int, data: bytes) -> Value:
-    packed = _packed(sign_exponent, data)
-    if packed == 0:
+def _time(packed: int) -> Value:
+    return time(packed // 10000, packed // 100 % 100, packed % 100)
+
+
+def _date(packed: int) -> Value:
+    if packed >= 1_000_000:
+        raise ValueError(packed)
+    return _long_date(packed and packed + 20_000_000)
+
+
+def _long_date(packed: int) -> Value:
+    return date(packed // 10000, packed // 100 % 100, packed % 100) if packed else None
+
+
+def _month_day(packed: int) -> Value:
+    if not packed:
         return None
-    if packed is None or packed >= 1_000_000:
-        return _unreadable(sign_exponent, data)
-    return _calendar_day(packed + 20_000_000) or _unreadable(sign_exponent, data)
-
-
-def _read_long_date(sign_exponent: int, data: bytes) -> Value:
-    packed = _packed(sign_exponent, data)
-    if packed == 0:
-        return None
-    return _calendar_day(packed) or _unreadable(sign_exponent, data)
-
-
-def _calendar_day(packed: int | None) -> date | None:
-    try:
-        return date(packed // 10000, packed // 100 % 100, packed % 100)  # type: ignore[operator]
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _read_month_day(sign_exponent: int, data: bytes) -> Value:
-    packed = _packed(sign_exponent, data)
-    if packed == 0:
-        return None
-    if packed is None or _calendar_day(20_000_000 + packed) is None:  # 2000 had a 29 February
-        return _unreadable(sign_exponent, data)
-    return MonthDay(packed // 100, packed % 100)
+    day = date(2000, packed // 100, packed % 100)  # a year with a 29 February
+    return MonthDay(day.month, day.day)
 
 
 def _read_clock(_sign_exponent: int, data: bytes) -> Value:
@@ -238,7 +281,8 @@ def _read_text(_sign_exponent: int, data: bytes) -> Value:
 
 
 def _read_bits(_sign_exponent: int, data: bytes) -> Value:
-    return BitField(int.from_bytes(data, "big"))
+    bits = BitField(int.from_bytes(data, "big"))
+    return bits if bits < 10**MAX_DIGITS else Unreadable(str(bits))
 
 
 def _read_raw(_sign_exponent: int, data: bytes) -> Value:
@@ -247,10 +291,10 @@ def _read_raw(_sign_exponent: int, data: bytes) -> Value:
 
 _READERS = (
     {
-        TIME: _read_time,
-        DATE: _read_date,
-        LONG_DATE: _read_long_date,
-        MONTH_DAY: _read_month_day,
+        TIME: _packed(_time),
+        DATE: _packed(_date),
+        LONG_DATE: _packed(_long_date),
+        MONTH_DAY: _packed(_month_day),
         CLOCK: _read_clock,
         TEXT: _read_text,
         BIT_FIELD: _read_bits,

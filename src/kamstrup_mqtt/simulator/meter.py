@@ -215,8 +215,9 @@ class SimulatedMeter:
     def _values(self) -> dict[int, Value]:
         """What the registers of the house hold now; all others are at zero."""
         house, model = self.house, MODELS[self.model]
+        now = house.now.replace(microsecond=0)
         values: dict[int, Value] = {}
-        month = house.now.date().replace(day=1)
+        month = now.date().replace(day=1)
         for first, day, share in ((123, month.replace(month=1), 1.0), (138, month, 0.9)):
             values |= dict.fromkeys(range(first, first + 8, 2), day)  # the days of the peaks
             moments = range(383, 387) if first == 123 else range(387, 391)
@@ -245,7 +246,7 @@ class SimulatedMeter:
             230: _exact(house.return_c, 2),
             239: _exact(house.volume_l, 1),
             266: _exact(house.energy_kwh * 1000 % HIGH_RES_WRAP_WH, 0),
-            348: house.now.replace(microsecond=0),
+            348: now,
             379: _exact(house.supply_c, 2),
             380: _exact(house.return_c, 2),
             381: _exact(house.supply_c, 2),
@@ -255,8 +256,8 @@ class SimulatedMeter:
             400: _exact(house.supply_c, 1) - _exact(house.return_c, 1),
             404: f"MULTICAL {self.model}",
             1001: Decimal(self.serial),
-            1002: house.now.time(),
-            1003: house.now.date(),
+            1002: now.time(),
+            1003: now.date(),
             1004: _exact(house.hours, 0),
             1010: Decimal(self.serial),
         }
