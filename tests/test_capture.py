@@ -19,6 +19,7 @@ from kamstrup_mqtt.kmp import (
     Frame,
     FrameReader,
     GetRegisterAnswer,
+    GetRegisterRequest,
     GetSerialNoAnswer,
     GetSerialNoRequest,
     RegisterValue,
@@ -184,6 +185,21 @@ def test_masking_never_fails_and_keeps_the_length_of_noise(data: bytes, asked: b
     if b"\x0d" not in data:
         assert len(masked) == len(data)
     assert mask(masked, asked=asked) == masked
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 255])
+def test_what_another_program_asks_is_recorded_as_it_is(count: int) -> None:
+    """Also what no meter answers; it ended the gateway once."""
+    telegram = encode(GetRegisterRequest(tuple(range(count))), 0x7F)
+    assert mask(telegram, asked=False) == telegram
+    said = recorded((Direction.REQUEST, telegram), (Direction.ANSWER, telegram))
+    assert [passage.data for passage in read_capture(said.splitlines())] == [telegram, telegram]
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=255))
+def test_any_value_is_recorded_as_it_is(unit: int, sign_exponent: int, data: bytes) -> None:
+    telegram = encode(GetRegisterAnswer((RegisterValue(60, unit, sign_exponent, data),)))
+    assert mask(telegram, asked=False) == telegram
 
 
 def test_the_lines_of_a_capture_come_back(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kamstrup_mqtt.catalog import unit_symbol
-from kamstrup_mqtt.errors import CommandError, LengthError
+from kamstrup_mqtt.cli.show import explain, explanation_text
+from kamstrup_mqtt.errors import CommandError, LengthError, TelegramError
 from kamstrup_mqtt.kmp import (
     Direction,
     Frame,
@@ -24,6 +25,7 @@ from kamstrup_mqtt.kmp import (
     RegisterValue,
     decode,
     encode,
+    encode_frame,
     format_value,
 )
 
@@ -56,7 +58,7 @@ any_message = st.one_of(
     st.builds(GetTypeAnswer, numbers, numbers),
     st.builds(GetSerialNoRequest),
     st.builds(GetSerialNoAnswer, st.integers(0, 2**32 - 1)),
-    st.builds(GetRegisterRequest, st.lists(numbers, min_size=1, max_size=8).map(tuple)),
+    st.builds(GetRegisterRequest, st.lists(numbers, max_size=255).map(tuple)),
     st.builds(GetRegisterAnswer, st.lists(values, max_size=8).map(tuple)),
 )
 
@@ -151,10 +153,49 @@ def test_another_command_is_named_and_not_decoded(command: int) -> None:
         decode(Frame(Direction.ANSWER, 0x3F, command, b"\x01"))
 
 
-def test_a_meter_takes_one_to_eight_registers() -> None:
-    for count in (0, 9):
-        with pytest.raises(ValueError, match="1 to 8"):
-            encode(GetRegisterRequest(tuple(range(count))))
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 255])
+def test_what_other_programs_ask_for_is_understood_and_written_back(count: int) -> None:
+    request = GetRegisterRequest(tuple(range(count)))
+    (frame,) = FrameReader().feed(encode(request))
+    assert isinstance(frame, Frame)
+    assert decode(frame) == request
+    assert encode(decode(frame)) == encode(request)
+
+
+@pytest.mark.parametrize("registers", [tuple(range(256)), (0x10000,), (-1,)])
+def test_a_request_that_no_telegram_can_hold_cannot_be_made(registers: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="no telegram"):
+        GetRegisterRequest(registers)
+
+
+any_frame = st.builds(
+    Frame,
+    st.sampled_from(Direction),
+    st.just(0x3F) | st.integers(0, 255),
+    st.sampled_from([0x01, 0x02, 0x10]) | st.integers(0, 255),
+    st.binary(max_size=20) | st.binary(max_size=2500),
+)
+any_answer = values.map(lambda value: GetRegisterAnswer((value,)))
+
+
+@given(any_frame)
+def test_any_frame_is_a_message_that_is_written_back_or_a_telegram_error(frame: Frame) -> None:
+    try:
+        message = decode(frame)
+    except TelegramError:
+        return
+    assert encode(message, frame.address) == encode_frame(frame)
+
+
+@given(
+    st.lists(any_frame.map(encode_frame) | any_answer.map(encode) | st.binary(max_size=9)).map(
+        b"".join
+    )
+)
+def test_whatever_is_on_the_line_is_explained(data: bytes) -> None:
+    text = explanation_text(explanation := explain(data.hex()))
+    assert text.splitlines()
+    assert json.loads(json.dumps(explanation)) == explanation
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ def mask(data: bytes, *, asked: bool) -> bytes:
             masked += _blank(raw, asked=asked)
         else:
             asked = asked or _is_private(message)
-            masked += encode(_without_numbers(message), frame.address)
+            harmless = _without_numbers(message)
+            masked += raw if harmless == message else encode(harmless, frame.address)
     return masked + _blank(data[position:], asked=asked)
 
 

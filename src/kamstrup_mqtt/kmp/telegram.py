@@ -12,7 +12,7 @@ from kamstrup_mqtt.errors import CommandError, LengthError
 from kamstrup_mqtt.kmp.frame import HEAT_METER, Direction, Frame, encode_frame
 from kamstrup_mqtt.kmp.value import Value, decode_value
 
-MAX_REGISTERS = 8  # in one GetRegister request (kmp.md, 3.4)
+MAX_REGISTERS = 8  # that a meter answers in one GetRegister request (kmp.md, 3.4)
 
 COMMAND_NAMES = {
     0x01: "GetType",
@@ -117,17 +117,26 @@ class GetSerialNoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class GetRegisterRequest:
-    """Asks for registers by their numbers; a meter takes 1 to 8 of them."""
+    """Asks for registers by their numbers.
+
+    A meter answers 1 to `MAX_REGISTERS` of them; other programs may ask for any number.
+
+    Raises:
+        ValueError: no telegram can hold that.
+
+    """
 
     registers: tuple[int, ...]
 
     command: ClassVar[int] = 0x10
     direction: ClassVar[Direction] = Direction.REQUEST
 
+    def __post_init__(self) -> None:
+        if len(self.registers) > 0xFF or not all(0 <= one <= 0xFFFF for one in self.registers):
+            raise ValueError(f"no telegram asks for the registers {self.registers}")
+
     def to_data(self) -> bytes:
-        """Count, then two bytes a register. Raises ValueError for a count no meter takes."""
-        if not 1 <= len(self.registers) <= MAX_REGISTERS:
-            raise ValueError(f"1 to {MAX_REGISTERS} registers a telegram, not {self.registers}")
+        """Count, then two bytes a register."""
         ids = b"".join(register.to_bytes(2, "big") for register in self.registers)
         return bytes((len(self.registers),)) + ids
 
