@@ -4,26 +4,32 @@ A high resolution register holds only the low digits of a total, and starts over
 differs from meter to meter (users.md, M1). Pure: readings in, a reading out.
 """
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
 
+from kamstrup_mqtt.kmp import within_max_digits
 from kamstrup_mqtt.readout import Reading
 
-# What each unit is worth, of those that measure the same.
+# What each unit is worth, of those that measure the same: joules, and litres.
 _ENERGY = {
-    "Wh": Decimal(1),
-    "kWh": Decimal(10) ** 3,
-    "MWh": Decimal(10) ** 6,
-    "GWh": Decimal(10) ** 9,
-    "kJ": Decimal(10) / 36,
-    "MJ": Decimal(10) ** 4 / 36,
-    "GJ": Decimal(10) ** 7 / 36,
-    "Gcal": Decimal(1_163_000),
+    "Wh": Decimal(3600),
+    "kWh": Decimal(3_600_000),
+    "MWh": Decimal(3_600_000_000),
+    "GWh": Decimal(3_600_000_000_000),
+    "kJ": Decimal(1000),
+    "MJ": Decimal(1_000_000),
+    "GJ": Decimal(1_000_000_000),
+    "Gcal": Decimal(4_186_800_000),
 }
 _VOLUME = {"l": Decimal(1), "m³": Decimal(1000)}
+# Of the longest total, in the smallest unit, beside the longest decimals there are 62.
+_DIGITS = 100
 
 
 class FusedCounter:
-    """A total with the digits of its fine register that never drops, for one meter."""
+    """A total with the digits of its fine register, for one meter.
+
+    It drops only when the main register goes back, which is asked for twice before it is believed.
+    """
 
     def __init__(self) -> None:
         self._offset: Decimal | None = None  # from the fine register to the total
@@ -42,9 +48,16 @@ class FusedCounter:
             return None
         if not isinstance(coarse.value, Decimal) or not isinstance(fine.value, Decimal):
             return None
-        scale = worth[coarse.unit] / worth[fine.unit]
-        total = self._fuse(coarse.value * scale, _step(coarse.value) * scale, fine.value)
-        return Reading(fine.register, fine.name, total, fine.unit)
+        with localcontext(prec=_DIGITS):
+            total = coarse.value * worth[coarse.unit] / worth[fine.unit]
+            step = _step(coarse.value) * worth[coarse.unit] / worth[fine.unit]
+            fused = self._fuse(total, step, fine.value).quantize(_step(fine.value))
+        # Both are numbers that a meter may have, and still have too many digits together.
+        return (
+            Reading(fine.register, fine.name, fused, fine.unit)
+            if within_max_digits(fused)
+            else None
+        )
 
     def _fuse(self, total: Decimal, step: Decimal, fine: Decimal) -> Decimal:
         slack = 2 * step  # the last digit, and what the meter counted between the two readings
@@ -56,8 +69,9 @@ class FusedCounter:
             round_gap = (gap / grid).quantize(Decimal(1)) * grid
             self._offset = round_gap if abs(round_gap - gap) <= slack else gap
         fused = fine + self._offset
-        self._last = max(self._last, fused)
-        return self._last.quantize(_step(fine))
+        if not self._last - 2 * slack <= fused < self._last:  # else the last digit of the total
+            self._last = fused
+        return self._last
 
 
 def _step(value: Decimal) -> Decimal:
