@@ -175,7 +175,8 @@ async def test_all_reads_every_register_of_the_model() -> None:
     assert len(readout) + len(readout.missing) == len(REGISTERS)
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+# Strange values are no fault of the line: they are what the meter said, see test_hostile.py.
+@pytest.mark.parametrize("fault", [one for one in Fault if one is not Fault.STRANGE_VALUES])
 async def test_a_line_with_30_percent_of_a_fault_gives_every_value_and_no_wrong_one(
     fault: Fault,
 ) -> None:

@@ -107,6 +107,23 @@ def test_faults_are_what_their_names_say() -> None:
         message = decode(item)
         assert isinstance(message, GetRegisterAnswer)
         assert {value.register for value in message.values} != {60, 68}
+    (item,) = found(Fault.STRANGE_VALUES)
+    assert isinstance(item, Frame)
+    assert isinstance(strange := decode(item), GetRegisterAnswer)
+    assert [value.register for value in strange.values] == [60, 68]
+
+
+def test_another_program_also_asks_what_no_meter_answers() -> None:
+    meter = SimulatedMeter(faults={Fault.OTHER_PROGRAM: 1.0}, seed=1)
+    (request,) = FrameReader().feed(encode(GetRegisterRequest((60,))))
+    assert isinstance(request, Frame)
+    said = [
+        decode(frame) for frame in FrameReader().feed(meter.react(request, 0).answer)
+        if isinstance(frame, Frame)
+    ]  # fmt: skip
+    asked = [len(one.registers) for one in said if isinstance(one, GetRegisterRequest)]
+    assert asked == [9, 0, 1]
+    assert len(said) == 4
 
 
 async def test_the_control_connection_wakes_and_moves(background: Background) -> None:

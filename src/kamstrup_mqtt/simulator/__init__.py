@@ -1,7 +1,8 @@
 """A simulated meter for demos, tests and software of other people: see `SimulatedMeter`."""
 
 from kamstrup_mqtt.simulator.control import fault_rate, serve_control
-from kamstrup_mqtt.simulator.meter import DEFAULT_SERIAL, MODELS, Fault, Reaction, SimulatedMeter
+from kamstrup_mqtt.simulator.faults import Fault, Reaction
+from kamstrup_mqtt.simulator.meter import DEFAULT_SERIAL, MODELS, SimulatedMeter
 from kamstrup_mqtt.simulator.past import past
 from kamstrup_mqtt.simulator.replay import ReplayedMeter
 from kamstrup_mqtt.simulator.server import Line, Meter, serve_pty, serve_tcp

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from kamstrup_mqtt.simulator.meter import Fault, SimulatedMeter
+from kamstrup_mqtt.simulator.faults import Fault
+from kamstrup_mqtt.simulator.meter import SimulatedMeter
 
 HELP = (
     "key: press a key, which wakes the meter; head 0.3: put the head so far from its place, "

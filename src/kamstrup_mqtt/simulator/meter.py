@@ -6,11 +6,9 @@ register the catalog knows for its model.
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime, time
 from decimal import Decimal
-from enum import StrEnum
 from typing import NamedTuple
 
 from kamstrup_mqtt.catalog import INFO_CODE, REGISTERS, UNITS, VOLUME
@@ -35,26 +33,16 @@ from kamstrup_mqtt.kmp import (
     encode_value,
 )
 from kamstrup_mqtt.kmp.value import TEXT
+from kamstrup_mqtt.simulator.faults import Fault, Reaction, strike
 from kamstrup_mqtt.simulator.house import House
 
 DEFAULT_SERIAL = 71343479
-_OTHERS_QUESTION = GetRegisterRequest((VOLUME,))
-
-
-class Fault(StrEnum):
-    """What can go wrong between a meter and its reader."""
-
-    BAD_CRC = "bad-crc"  # one bit of the answer flips
-    TRUNCATED = "truncated"  # the answer ends in the middle
-    GARBAGE_BEFORE = "garbage-before"  # noise, and then the answer
-    SILENT = "silent"  # no answer
-    ASLEEP = "asleep"  # no answer, until somebody presses a key: see `wake`
-    ECHO_ONLY = "echo-only"  # the head mirrors the request, and no answer
-    OTHER_PROGRAM = "other-program"  # another program asks meanwhile, and is answered
-    HANG_UP = "hang-up"  # half an answer, and the connection closes
-    WRONG_REGISTER = "wrong-register"  # a valid answer to another question
-    FLOOD = "flood"  # bytes without end
-    UNKNOWN_REGISTERS = "unknown-registers"  # some registers are left out
+# What another program asks: for more than a meter answers, for nothing, and for something.
+_OTHERS_QUESTIONS = (
+    GetRegisterRequest(tuple(range(60, 60 + MAX_REGISTERS + 1))),
+    GetRegisterRequest(()),
+    GetRegisterRequest((VOLUME,)),
+)
 
 
 class _Model(NamedTuple):
@@ -79,19 +67,6 @@ _DATED = ("date", "datetime", "month-day")
 _FLIPS = (0.1, 0.6)
 _LOSES = (0.5, 1.0)
 HIGH_RES_WRAP_WH = 10_000_000  # the 403's high resolution register holds the low digits only
-
-
-@dataclass(frozen=True, slots=True)
-class Reaction:
-    """What the meter does: send these bytes, and then perhaps hang up or flood the line.
-
-    With `echo` the head mirrors the request first, also where it does not do so usually.
-    """
-
-    answer: bytes = b""
-    hang_up: bool = False
-    flood: bool = False
-    echo: bool = False
 
 
 class SimulatedMeter:
@@ -175,13 +150,16 @@ class SimulatedMeter:
             if self._chance.random() < rate:
                 if fault is Fault.OTHER_PROGRAM:
                     return self._talk_to_other()
-                return _FAULTS[fault](answer, self._chance)
+                return strike(fault, answer, self._chance)
         return Reaction(self._as_heard(encode(answer)))
 
     def _talk_to_other(self) -> Reaction:
-        """Another program's question, and the meter's answer to that."""
-        others = self._answer(_OTHERS_QUESTION)
-        return Reaction(encode(_OTHERS_QUESTION) + (encode(others) if others else b""))
+        """Another program's questions, and the meter's answer to the one that it answers."""
+        said = b""
+        for question in _OTHERS_QUESTIONS:
+            answer = self._answer(question)
+            said += encode(question) + (encode(answer) if answer else b"")
+        return Reaction(said)
 
     def _as_heard(self, telegram: bytes) -> bytes:
         """What a head that is not in its place makes of an answer: flipped bits, lost bytes."""
@@ -271,49 +249,3 @@ def _share(away: float, begins: float, ends: float) -> float:
 def _exact(number: float, decimals: int) -> Decimal:
     """A simulated quantity with the decimals of the meter's display."""
     return Decimal(round(number * 10**decimals)).scaleb(-decimals)
-
-
-def _flip_a_bit(answer: Answer, chance: random.Random) -> Reaction:
-    telegram = bytearray(encode(answer))
-    telegram[chance.randrange(1, len(telegram) - 1)] ^= 1 << chance.randrange(8)
-    return Reaction(bytes(telegram))
-
-
-def _cut(answer: Answer, chance: random.Random) -> Reaction:
-    telegram = encode(answer)
-    return Reaction(telegram[: chance.randrange(1, len(telegram))])
-
-
-def _leave_out(answer: Answer, chance: random.Random) -> Reaction:
-    if isinstance(answer, GetRegisterAnswer) and answer.values:
-        kept = chance.sample(answer.values, chance.randrange(len(answer.values)))
-        answer = GetRegisterAnswer(tuple(value for value in answer.values if value in kept))
-    return Reaction(encode(answer))
-
-
-def _mistake(answer: Answer, chance: random.Random) -> Reaction:
-    if isinstance(answer, GetRegisterAnswer) and answer.values:
-        wrong = chance.randrange(len(answer.values))
-        answer = GetRegisterAnswer(
-            tuple(
-                value._replace(register=value.register ^ 0x200) if index == wrong else value
-                for index, value in enumerate(answer.values)
-            )
-        )
-    return Reaction(encode(answer))
-
-
-_FAULTS: Mapping[Fault, Callable[[Answer, random.Random], Reaction]] = {
-    Fault.BAD_CRC: _flip_a_bit,
-    Fault.TRUNCATED: _cut,
-    Fault.GARBAGE_BEFORE: lambda answer, chance: Reaction(
-        chance.randbytes(chance.randrange(1, 40)) + encode(answer)
-    ),
-    Fault.SILENT: lambda _answer, _chance: Reaction(),
-    Fault.ASLEEP: lambda _answer, _chance: Reaction(),
-    Fault.ECHO_ONLY: lambda _answer, _chance: Reaction(echo=True),
-    Fault.HANG_UP: lambda answer, chance: Reaction(_cut(answer, chance).answer, hang_up=True),
-    Fault.WRONG_REGISTER: _mistake,
-    Fault.FLOOD: lambda _answer, _chance: Reaction(flood=True),
-    Fault.UNKNOWN_REGISTERS: _leave_out,
-}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from kamstrup_mqtt.capture import Passage
 from kamstrup_mqtt.errors import TelegramError
 from kamstrup_mqtt.kmp import (
+    MAX_REGISTERS,
     Answer,
     Direction,
     Frame,
@@ -21,7 +22,7 @@ from kamstrup_mqtt.kmp import (
     encode,
     encode_frame,
 )
-from kamstrup_mqtt.simulator.meter import Reaction
+from kamstrup_mqtt.simulator.faults import Reaction
 
 
 class ReplayedMeter:
@@ -82,7 +83,7 @@ class ReplayedMeter:
                 return self._serial
             case GetTypeRequest():
                 return self._type
-            case GetRegisterRequest(registers):
+            case GetRegisterRequest(registers) if 1 <= len(registers) <= MAX_REGISTERS:
                 known = [self._values[number] for number in registers if number in self._values]
                 return GetRegisterAnswer(tuple(known)) if self._values else None
         return None

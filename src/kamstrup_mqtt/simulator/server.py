@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kamstrup_mqtt.kmp import BYTE_S, Direction, Frame, FrameReader, encode_frame
-from kamstrup_mqtt.simulator.meter import Reaction
+from kamstrup_mqtt.simulator.faults import Reaction
 
 _FLOOD_CHUNK = 256
 
