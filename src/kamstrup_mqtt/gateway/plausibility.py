@@ -7,6 +7,7 @@ for again, and believed only when the meter says it twice.
 from decimal import Decimal
 
 from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS
+from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Reading, Readout
 
 # More than any house takes; a meter that counts faster is asked twice, and then known to.
@@ -81,7 +82,7 @@ class Plausibility:
         most = a_hour * hours * self._pace.get(reading.register, 1) + digits
         if reading.unit == "h":
             most += 1
-        if reading.value - before.value > most:
+        if EXACT.subtract(reading.value, before.value) > most:
             return f"jumped from {before.text} to {reading.text} {reading.unit}"
         return ""
 

@@ -32,6 +32,7 @@ from kamstrup_mqtt.kmp.telegram import (
     encode,
 )
 from kamstrup_mqtt.kmp.value import (
+    EXACT,
     MAX_DIGITS,
     BitField,
     MonthDay,
@@ -46,6 +47,7 @@ from kamstrup_mqtt.kmp.value import (
 __all__ = [
     "BAUD",
     "BYTE_S",
+    "EXACT",
     "HEAT_METER",
     "MAX_DIGITS",
     "MAX_REGISTERS",

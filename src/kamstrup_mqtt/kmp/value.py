@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import NamedTuple
 
 TIME = 47  # decimal hhmmss
@@ -32,6 +32,8 @@ MAX_EXPONENT = 63
 # Of a number, written out. No meter known sends more than 25 (10 bytes, kmp.md, 4); the size and
 # exponent of a register could make 677. With 28 sums and differences stay exact everywhere.
 MAX_DIGITS = 28
+# To reckon with values: the longest beside the smallest take 55 digits, and 10,000 of them 59.
+EXACT = Context(prec=60)
 _SURELY_SHORT = 8  # 8 bytes and 8 zeros are 28 digits
 
 

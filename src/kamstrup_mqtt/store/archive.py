@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from datetime import datetime
 from decimal import Decimal
+from functools import reduce
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
 from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.store.codec import (
     READOUTS,
@@ -314,9 +316,11 @@ def _in_unit(points: list[tuple[Point, str]], unit: str) -> list[Point]:
 def _sample(at: datetime, hours: list[_Hour]) -> Sample:
     """Hours as one: the mean with one digit more than the meter has."""
     count = sum(hour.readings for hour in hours)
-    total = sum((Decimal(hour.total) for hour in hours), Decimal(0))
+    total = reduce(EXACT.add, (Decimal(hour.total) for hour in hours))
     digit = Decimal(1).scaleb(int(Decimal(hours[-1].last).as_tuple().exponent) - 1)
-    return Sample(
-        at, (total / count).quantize(digit), min(Decimal(hour.low) for hour in hours),
+    mean = EXACT.quantize(EXACT.divide(total, Decimal(count)), digit)
+    low, high = (
+        min(Decimal(hour.low) for hour in hours),
         max(Decimal(hour.high) for hour in hours),
-    )  # fmt: skip
+    )
+    return Sample(at, mean, low, high)

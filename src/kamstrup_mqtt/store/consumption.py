@@ -10,12 +10,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from decimal import Context, Decimal
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.store.codec import moment_of, taken_of
 from kamstrup_mqtt.store.rollup import GRACE_US
 
@@ -29,7 +30,6 @@ GJ = {
 _SECOND = 1_000_000
 _DAY_GAP_US = 26 * 3600 * _SECOND  # so that one reading a day, at any time of it, is no gap
 _HOUR_GAP_US = 2 * 3600 * _SECOND
-_EXACT = Context(prec=60)
 
 
 class Point(NamedTuple):
@@ -58,7 +58,7 @@ class Period:
 
     def add(self, amount: Decimal) -> None:
         """Count `amount` more."""
-        self.used = amount if self.used is None else _EXACT.add(self.used, amount)
+        self.used = amount if self.used is None else EXACT.add(self.used, amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def consumption(
         first = bisect_right(edges, earlier.taken) - 1  # the period of each, -1 before all
         last = bisect_right(edges, later.taken) - 1
         touched = found.periods[max(first, 0) : last + 1]
-        used = later.value - earlier.value
+        used = EXACT.subtract(later.value, earlier.value)
         if used >= 0 and (first == last or later.taken - earlier.taken <= longest):
             if 0 <= last < len(found.periods):
                 found.periods[last].add(used)
@@ -189,15 +189,17 @@ def _note_ends(periods: list[Period], points: Sequence[Point], edges: list[int])
 
 def _spread(periods: list[Period], edges: list[int], earlier: Point, later: Point) -> None:
     """Divide what was counted between two readings by time, to the digits of the counter."""
-    used = later.value - earlier.value
+    used = EXACT.subtract(later.value, earlier.value)
     digit = Decimal(1).scaleb(int(later.value.as_tuple().exponent))
     done, begin = Decimal(0), bisect_right(edges, earlier.taken) - 1
     for number in range(begin, len(edges)):
         end = min(edges[number + 1] if number + 1 < len(edges) else later.taken, later.taken)
         share = Decimal(end - earlier.taken) / Decimal(later.taken - earlier.taken)
-        until = used if end == later.taken else (used * share).quantize(digit)
+        until = used
+        if end != later.taken:
+            until = EXACT.quantize(EXACT.multiply(used, share), digit)
         if 0 <= number < len(periods):
-            periods[number].add(until - done)
+            periods[number].add(EXACT.subtract(until, done))
         done = until
         if end == later.taken:
             break

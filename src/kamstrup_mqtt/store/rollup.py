@@ -7,14 +7,14 @@ be done again at any time. A reading on the full hour closes the hour that ends 
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 
+from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.store.codec import numbers
 
 HOUR_US = 3_600_000_000
 GRACE_US = 10_000_000  # a reading so soon after the full hour is one of the hour that ended
 _AT_ONCE = 48  # hours that are rolled up at a time, so that no readout has to wait long
-_EXACT = Context(prec=60)
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Hour:
         """Take a later reading in."""
         self.last, self.last_taken = value, taken
         self.low, self.high = min(self.low, value), max(self.high, value)
-        self.total = _EXACT.add(self.total, value)
+        self.total = EXACT.add(self.total, value)
         self.count += 1
 
 

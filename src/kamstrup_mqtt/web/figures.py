@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Context, Decimal
+from decimal import Decimal, localcontext
 
 from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_name
+from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store import GJ, Archive, By, Consumption
 from kamstrup_mqtt.web.settings import Price
 
 ENERGY, VOLUME, E8, E9 = 60, 68, 97, 110  # the last two are volume times temperature
 _TENTH, _CENT, _MILLI = Decimal("0.1"), Decimal("0.01"), Decimal("0.001")
-_EXACT = Context(prec=60)
 
 Json = dict[str, object]
 
@@ -23,7 +23,7 @@ def latest(readout: Readout) -> Json:
         "timestamp": readout.time.isoformat(timespec="seconds"),
         "values": {
             reading.name: {
-                "value": None if reading.value is None else reading.text,
+                "value": reading.text or None,
                 "unit": reading.unit,
                 "title": REGISTERS[reading.register].title
                 if reading.register in REGISTERS
@@ -85,8 +85,9 @@ def _costs(total: Consumption, unit: str, prices: Sequence[Price]) -> dict[int, 
     for index, period in enumerate(total.periods):
         valid = [price for price in ordered if price.since <= period.begin.date()]
         if valid and period.used is not None and unit in GJ:
-            amount = period.used * GJ[unit] / GJ[valid[-1].per]
-            costs[index] = (amount * valid[-1].price).quantize(_CENT)
+            with localcontext(EXACT):
+                amount = period.used * GJ[unit] / GJ[valid[-1].per]
+                costs[index] = (amount * valid[-1].price).quantize(_CENT)
     return costs
 
 
@@ -107,14 +108,19 @@ def efficiency(archive: Archive, meter: str, begin: datetime, end: datetime, by:
         point: Json = {"time": water.begin.isoformat(), "complete": water.complete}
         if water.used and warm.used is not None and cool.used is not None:
             temp1, temp2 = (
-                (part.used / water.used).quantize(_CENT)
+                EXACT.quantize(EXACT.divide(part.used, water.used), _CENT)
                 for part in (warm, cool)
                 if part.used is not None
             )
-            point |= {"supply": f"{temp1}", "return": f"{temp2}", "cooling": f"{temp1 - temp2}"}
+            point |= {
+                "supply": f"{temp1}",
+                "return": f"{temp2}",
+                "cooling": f"{EXACT.subtract(temp1, temp2)}",
+            }
         if cold is not None:
             point["degree_days"] = f"{cold.quantize(_TENTH)}"
             if cold and heat.used is not None:
-                point["heat_per_degree_day"] = f"{(heat.used / cold).quantize(_MILLI)}"
+                each = EXACT.quantize(EXACT.divide(heat.used, cold), _MILLI)
+                point["heat_per_degree_day"] = f"{each}"
         points.append(point)
     return {"by": by, "unit": "°C", "heat_unit": unit, "points": points}

@@ -6,6 +6,7 @@ from decimal import Decimal
 from importlib.metadata import version
 
 from kamstrup_mqtt.catalog import REGISTERS
+from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.status import LinkState, MeterStatus
 
@@ -81,7 +82,13 @@ def exposition(
             unit, factor = _UNITS.get(reading.unit, ("", Decimal(1)))
             words = [_WORDS.get(word, word) for word in register.name.lower().split("_")]
             name = "_".join([*words, unit] if unit else words)
-            add(f"meter_{name}", "gauge", register.title, labels, f"{reading.value * factor:f}")
+            add(
+                f"meter_{name}",
+                "gauge",
+                register.title,
+                labels,
+                f"{EXACT.multiply(reading.value, factor):f}",
+            )
         add(
             "last_success_timestamp_seconds", "gauge", "When the last readout began", labels,
             f"{readout.time.timestamp():.3f}",
