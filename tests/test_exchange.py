@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kamstrup_mqtt import MeterIdentity, MonthDay, Reading, Readout, UsageError
+from kamstrup_mqtt.kmp import within_max_digits
 from kamstrup_mqtt.store import Archive, History
 from kamstrup_mqtt.store.codec import encode
 from kamstrup_mqtt.store.exchange import columns_of, read_csv, to_json_line, write_csv
@@ -193,6 +194,8 @@ def test_a_history_of_home_assistant() -> None:
         ("time,energy [GJ]\nsoon,1\n", "line 2: 'soon' is no time"),
         ("time,energy [GJ]\n2026-01-01,much\n", "line 2: 'much' is not a number"),
         ("time,energy [GJ]\n2026-01-01,NaN\n", "not a number"),
+        ("time,energy [GJ]\n2026-01-01,1e999999999\n", "is not a number of at most 28 digits"),
+        ("time,98 (month-day)\n2026-01-01,1-2-3\n", "'1-2-3' is not a month-day"),
         ("time,energy [GJ]\n2026-01-01," + 200_000 * "1" + "\n", "line 2 is no line of a table"),
         ("time,energy [GJ]\n2026-01-01,5\n2026-01-02,4\n", "line 3: energy goes back from 5 to 4"),
     ],
@@ -223,6 +226,8 @@ def test_any_readout_comes_back_from_csv(some: list[Reading]) -> None:
     try:
         ((_, back),) = read_csv(io.StringIO(rows.getvalue(), newline=""), UTC, meter="other")
     except UsageError:  # what no meter sends: a number beyond all digits
+        numbers = [one.value for one in some if isinstance(one.value, Decimal)]
+        assert not all(map(within_max_digits, numbers))
         return
     assert {key: one.value for key, one in back.readings.items()} == {
         key: one.value for key, one in named.items()

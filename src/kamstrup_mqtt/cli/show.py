@@ -25,6 +25,7 @@ from kamstrup_mqtt.meter import Port
 from kamstrup_mqtt.readout import Reading, Readout
 
 ACKNOWLEDGEMENT = b"\x06"
+_NO_BYTES = "no bytes"
 
 
 def complain(message: str) -> None:
@@ -132,10 +133,11 @@ def explanation_text(explanation: dict[str, object]) -> str:
         if isinstance(register, int):
             lines.append(f"  {register_name(register)} ({register})")
         else:
-            value = register["value"] if register["value"] is not None else "none yet"
+            valid = register.get("valid", True)
+            value = register["value"] or ("none yet" if valid else _NO_BYTES)
             lines.append(
                 f"  {register['name']} ({register['register']}) = {value} {register['unit']}"
-                f"{'' if register.get('valid', True) else ' (not valid)'}".rstrip()
+                f"{'' if valid else ' (not valid)'}".rstrip()
             )
     return "\n".join(lines)
 
@@ -184,12 +186,12 @@ def _register(item: RegisterValue) -> dict[str, object]:
 
 
 def _text(value: Value) -> str | None:
-    return None if value is None else format_value(value)
+    return format_value(value) or None
 
 
 def _shown(reading: Reading) -> str:
     if isinstance(reading.value, Unreadable):
-        return f"{reading.text} (not valid)"
+        return f"{reading.text or _NO_BYTES} (not valid)"
     return reading.text or "none yet"
 
 

@@ -23,6 +23,7 @@ from kamstrup_mqtt.status import LinkState, MeterStatus
 
 _INTERVALS = 3  # so many readings may fail before a value counts as outdated
 _GRACE_S = 60
+_MOST_DECIMALS = 20  # that browsers show
 
 # Device class and spelling of each unit; one that is not here has no class, and keeps its name.
 _UNITS: Mapping[str, tuple[str | None, str]] = {
@@ -387,4 +388,6 @@ class HomeAssistantDevice:
 
 def _decimals(reading: Reading) -> int:
     value = reading.value
-    return max(0, -int(value.as_tuple().exponent)) if isinstance(value, Decimal) else 0
+    if not isinstance(value, Decimal):
+        return 0
+    return min(max(0, -int(value.as_tuple().exponent)), _MOST_DECIMALS)

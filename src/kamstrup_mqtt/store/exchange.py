@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 
 from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_number
 from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.kmp import MAX_DIGITS, within_max_digits
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
 from kamstrup_mqtt.store.codec import KINDS, kind_of, parsed, text_of
 
@@ -23,6 +24,7 @@ _HEADER = re.compile(r"(?P<name>[^\[(]+?)\s*(?:\[(?P<unit>[^\]]*)\])?\s*(?:\((?P
 _DAY_FIRST = re.compile(r"(\d{1,2})[-./](\d{1,2})[-./](\d{4})(?:[ T](.*))?")
 _NO_STATE = ("", "unknown", "unavailable", "none", "null")
 _DIALECTS = ",;\t"
+_LONGEST_CELL = 60  # that a message repeats
 
 Column = tuple[int, str, str, str]  # register, name, unit, kind
 Line = tuple[str, Readout]  # the meter's configured name, and what was read
@@ -61,7 +63,7 @@ def to_json_line(meter: str, readout: Readout) -> str:
             "meter": meter, "identity": readout.meter.to_dict(),
             "timestamp": readout.time.isoformat(),
             "values": {
-                one.name: {"value": None if one.value is None else one.text, "unit": one.unit}
+                one.name: {"value": one.text or None, "unit": one.unit}
                 for one in readout
             },
         },
@@ -132,8 +134,10 @@ def _rows(lines: Iterable[str], mark: str, first: int) -> Iterator[tuple[int, li
 
 
 def _heading(column: Column) -> str:
-    _, name, unit, kind = column
-    shown = f"{name} [{unit}]" if unit else name
+    register, name, unit, kind = column
+    known = REGISTERS.get(register)
+    # That there is no unit is told where one is expected.
+    shown = f"{name} [{unit}]" if unit or (known and known.units) else name
     return shown if kind == "number" else f"{shown} ({kind})"
 
 
@@ -164,7 +168,10 @@ def _columns(
             raise UsageError(f"column '{name}': expected a parameter, such as energy [GJ]")
         number = register_number(match["name"])
         columns[index] = _column(
-            number, match["name"], match["unit"] or unit, match["kind"] or "number"
+            number,
+            match["name"],
+            unit if match["unit"] is None else match["unit"],
+            match["kind"] or "number",
         )
     if not columns:
         raise UsageError("no column with a parameter, such as energy [GJ]")
@@ -176,7 +183,7 @@ def _column(number: int, name: str, unit: str | None, kind: str) -> Column:
     units = known.units if known else ()
     if unit is None and kind == "number" and len(units) > 1:
         raise UsageError(f"column '{name}': its unit is missing; write '{name} [{units[0]}]'")
-    return number, known.name if known else name, unit or (units[0] if units else ""), kind
+    return number, known.name if known else name, (*units, "")[0] if unit is None else unit, kind
 
 
 def _reading(cell: str, column: Column, mark: str) -> Reading | None:
@@ -192,11 +199,15 @@ def _reading(cell: str, column: Column, mark: str) -> Reading | None:
         text = text.replace(",", ".")
     try:
         value = parsed(kind, text)
-    except (InvalidOperation, ValueError):
-        raise ValueError(f"'{cell}' is not a {kind}") from None
-    if isinstance(value, Decimal) and not value.is_finite():
-        raise ValueError(f"'{cell}' is not a number")
+    except (InvalidOperation, ValueError, TypeError):
+        raise ValueError(f"'{_shortened(cell)}' is not a {kind}") from None
+    if isinstance(value, Decimal) and not within_max_digits(value):
+        raise ValueError(f"'{_shortened(cell)}' is not a number of at most {MAX_DIGITS} digits")
     return Reading(number, name, value, unit)
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= _LONGEST_CELL else f"{cell[:_LONGEST_CELL]}..."
 
 
 def _moment(text: str, zone: tzinfo) -> datetime:
