@@ -115,6 +115,8 @@ def test_only_documented_types_have_a_model() -> None:
             ["temperature sensor T2 outside its range", "temperature sensor T1 outside its range"],
         ),
         ("603", 20_000_007, ["low battery", "leakage at input B2"]),
+        ("403", 100_000_000, ["not documented: info code 100000000"]),  # nine digits
+        ("403", -1, ["not documented: info code -1"]),
         ("402", 12, []),
         ("nobody's", 12, []),
     ],

@@ -82,6 +82,7 @@ _BY_NAME: Mapping[str, Register] = {
 }
 _NAMES = tuple(register.name for register in REGISTERS.values())
 
+_MAX_INFO_CODE = 99_999_999  # eight digits
 INFO_CODE = _BY_NAME["info_code"].number
 FLOW = _BY_NAME["flow"].number
 VOLUME = _BY_NAME["volume"].number
@@ -171,12 +172,14 @@ def info_words(code: int, model: str) -> tuple[str, ...]:
     Returns:
         One sentence a fault, parts without a known meaning named as such; empty when the code is
         0 or the model has no public table. Above 65535 the number can only be the eight digits of
-        the display, below it is a sum of bits (infocodes.md).
+        the display, below it is a sum of bits (infocodes.md). What is neither is named as it is.
 
     """
     table = MODELS[model].info_table if model in MODELS else ""
     if not table or not code:
         return ()
+    if not 0 <= code <= _MAX_INFO_CODE:
+        return (f"not documented: info code {code}",)
     if code > 0xFFFF:
         parts = [
             (f"digit {place}", int(digit))

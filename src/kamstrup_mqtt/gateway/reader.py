@@ -343,7 +343,9 @@ def _number(readout: Readout, register: int, otherwise: int | None) -> int | Non
     """A whole number that came along with a readout."""
     reading = readout.readings.get(register)
     value = reading.value if reading else None
-    return int(value) if isinstance(value, Decimal | BitField) else otherwise
+    if not isinstance(value, Decimal | BitField) or value != int(value):
+        return otherwise
+    return int(value)
 
 
 def _agree(first: Reading, second: Reading) -> bool:
