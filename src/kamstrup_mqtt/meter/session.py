@@ -216,7 +216,8 @@ class MeterSession:
         if not by_register:
             return str((await self._ask(GetSerialNoRequest(), GetSerialNoAnswer)).serial)
         answer = await self._ask(GetRegisterRequest((_SERIAL_NUMBER,)), GetRegisterAnswer)
-        return format_value(answer.values[0].value) if answer.values else None
+        told = format_value(answer.values[0].value) if answer.values else ""
+        return told if told.isdecimal() else None
 
     async def _ask_type(self) -> None:
         """Ask for the type once a readout, until it is told or the meter seems not to have it."""
