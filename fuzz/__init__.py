@@ -1,0 +1,1 @@
+"""Fuzzing of all that takes bytes from outside: the targets, and what they begin with."""
