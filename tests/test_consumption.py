@@ -1,7 +1,10 @@
 """What was used by hour, day, month and year: exact, and honest about what nobody knows."""
 
+import contextlib
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from kamstrup_mqtt import MeterIdentity, Reading, Readout, UsageError
 from kamstrup_mqtt.store import BYS, Archive, By, History, rollup
+from kamstrup_mqtt.store.codec import encode
 from kamstrup_mqtt.store.consumption import Point, boundaries, consumption
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
@@ -253,7 +257,11 @@ async def test_late_readouts_and_a_rebuild_give_the_same(tmp_path: Path) -> None
     readouts = house(200)
     in_order, shuffled = tmp_path / "a.db", tmp_path / "b.db"
     await written(in_order, *readouts)
-    await written(shuffled, *readouts[::2], *readouts[1::2])
+    await written(shuffled, *readouts[::2])
+    late = History(shuffled, 1e9)
+    await late.open()
+    assert await late.take_in(("meter", one) for one in readouts[1::2]) == (100, 0)
+    await late.close()
 
     def everything(path: Path) -> list[object]:
         with Archive(path) as archive:
@@ -271,16 +279,30 @@ async def test_late_readouts_and_a_rebuild_give_the_same(tmp_path: Path) -> None
     assert everything(in_order) == before
 
 
-async def test_a_history_of_the_first_version_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "history.db"
-    with monkeypatch.context() as old:
-        from kamstrup_mqtt.store import history
+def write_older(path: Path, version: int, readouts: list[Readout]) -> None:
+    """A file as an older kamstrup-mqtt made it, nothing rolled up."""
+    folder = files("kamstrup_mqtt.store")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for step in range(1, version + 1):
+            database.executescript(folder.joinpath(f"schema-{step}.sql").read_text("utf-8"))
+        database.execute(f"PRAGMA user_version = {version}")
+        for one in map(encode, readouts):
+            database.execute("INSERT OR IGNORE INTO layout VALUES (1, ?)", (one.columns,))
+            database.execute(
+                "INSERT OR IGNORE INTO meter (id, name, identity) VALUES (1, 'meter', ?)",
+                (one.identity,),
+            )
+            database.execute(
+                "INSERT INTO readout (meter, layout, taken, utc_offset, digits) "
+                "VALUES (1, 1, ?, ?, ?)",
+                (one.taken, one.utc_offset, one.digits),
+            )
 
-        old.setattr(history, "VERSION", 1)
-        old.setattr(history, "keep_up", lambda *_: None)
-        await written(path, *house(300))
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_history_of_an_older_version_is_taken_over(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "history.db"
+    write_older(path, version, house(300))
     with pytest.raises(UsageError, match="start the gateway once"):
         Archive(path)
     await written(path, *house(301)[300:])

@@ -5,7 +5,7 @@ Values stay exact on every way out: JSON numbers have the meter's own digits, ne
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -80,6 +80,7 @@ class Readout:
         time: when the reading began, with its offset from UTC.
         readings: what was read, by register number, in the order asked for.
         missing: the names of what was asked for and not read, each with the reason.
+        misdated: whether `time` came from a clock that proved wrong; known only later.
 
     """
 
@@ -87,6 +88,7 @@ class Readout:
     time: datetime
     readings: Mapping[int, Reading]
     missing: Mapping[str, str]
+    misdated: bool = field(default=False, compare=False)
 
     def __getitem__(self, parameter: str | int) -> Reading:
         """The reading of a parameter by name or register number.

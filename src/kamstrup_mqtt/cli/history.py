@@ -7,7 +7,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -29,6 +29,8 @@ _BAR = 30
 _LABELS = {"hour": "%Y-%m-%d %H:%M", "day": "%a %Y-%m-%d", "week": "%G week %V",
            "month": "%Y-%m", "year": "%Y"}  # fmt: skip
 _EVER = datetime(1971, 1, 1)  # noqa: DTZ001 - gets the zone of the user
+# Whatever a clock that was wrong may have said.
+_NEVER_BEFORE, _NEVER_AFTER = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 
 
 def _last(_ctx: click.Context, _option: click.Parameter, text: str | None) -> timedelta | None:
@@ -190,22 +192,25 @@ def export_command(
     meter: str | None,
 ) -> None:  # fmt: skip
     """Write readouts to standard output, with every digit."""
-    zone = local_zone()
-    begin = begin or _EVER.replace(tzinfo=zone)
-    end = end or datetime.now(zone) + timedelta(days=1)
     with _archive(path) as archive:
         names = [_meter(archive, meter)] if meter else list(archive.meters())
         if by is not None:
-            rows = _summed(archive, names, begin, end, by)
-            _write(rows, kind)
-        elif kind == "json":
-            for name, readout in archive.readouts(meter, begin, end):
+            zone = local_zone()
+            begin = begin or _EVER.replace(tzinfo=zone)
+            end = end or datetime.now(zone) + timedelta(days=1)
+            _write(_summed(archive, names, begin, end, by), kind)
+            return
+        span = (meter, begin or _NEVER_BEFORE, end or _NEVER_AFTER)
+        if kind == "json":
+            for name, readout in archive.readouts(*span):
                 print(to_json_line(name, readout))
         else:
-            columns = columns_of(archive.columns(meter, begin, end))
-            csv.writer(sys.stdout, lineterminator="\n").writerows(
-                write_csv(archive.readouts(meter, begin, end), columns)
+            lines = write_csv(
+                archive.readouts(*span),
+                columns_of(archive.columns(*span)),
+                misdated=archive.has_misdated(*span),
             )
+            csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
 
 
 def _summed(

@@ -3,40 +3,40 @@
 Reading only, on a connection of its own, one thread at a time.
 """
 
+import contextlib
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from functools import reduce
-from itertools import groupby, pairwise
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
-from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.store.codec import (
-    READOUTS,
-    Row,
-    decode,
+    RowError,
+    checked,
     identity,
+    is_layout,
     moment_of,
     number_of,
     taken_of,
+    text_in,
 )
 from kamstrup_mqtt.store.consumption import GJ, By, Consumption, Point, boundaries, consumption
-from kamstrup_mqtt.store.rollup import GRACE_US, begin_of, hour_of, raw_rows, summed
+from kamstrup_mqtt.store.hours import HourRow, Hours
+from kamstrup_mqtt.store.outdoor import colder
+from kamstrup_mqtt.store.rollup import GRACE_US, hour_of, registers_of
+from kamstrup_mqtt.store.rows import Stored, as_text, ids_of, latest, raw_rows, readouts, tell
 
-_HOURS = (
-    "SELECT hour, unit, first, first_taken, last, last_taken, low, high, total, count FROM hour"
-)
-_HEATING_C = Decimal(18)  # outside, below which houses are heated
-_KNOWN_HOURS = 12
+_VERSION = 3  # of the file, from which on it can be read
 
 Step = Literal["raw"] | By
 
@@ -66,11 +66,13 @@ class Archive:
             self._database = sqlite3.connect(
                 uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
             )
+            self._database.text_factory = as_text
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
             raise UsageError(f"history {path} cannot be read: {error}") from error
-        if version < 2:
+        if version < _VERSION:
             raise UsageError(f"history {path} is of an older version: start the gateway once")
+        self._hours = Hours(self._database)
 
     def __enter__(self) -> Self:
         return self
@@ -78,10 +80,14 @@ class Archive:
     def __exit__(
         self,
         _kind: type[BaseException] | None,
-        _error: BaseException | None,
+        error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise KamstrupError(
+                f"the history cannot be read: {error}; the gateway looks after it when it starts"
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -89,46 +95,74 @@ class Archive:
 
     def meters(self) -> dict[str, list[MeterIdentity]]:
         """Who was read under each configured name, the latest last."""
-        rows = self._database.execute("SELECT name, identity FROM meter ORDER BY name, id")
-        return {
-            name: [identity(text) for _, text in group]
-            for name, group in groupby(rows.fetchall(), key=lambda row: str(row[0]))
-        }
+        found: dict[str, list[MeterIdentity]] = {}
+        for _, name, who in self._meters("ORDER BY name, id"):
+            found.setdefault(name, []).append(who)
+        return found
 
     def span(self, meter: str) -> tuple[datetime, datetime] | None:
-        """When the first and the last readout of `meter` were taken; None without any."""
+        """When the first and the last readout of `meter` were taken; None without any.
+
+        Without those whose time is wrong.
+        """
         moments: list[int] = []
-        for number in self._ids(meter):
-            for query in (
-                "SELECT min(taken) FROM readout WHERE meter = ?",
-                "SELECT max(taken) FROM readout WHERE meter = ?",
-                "SELECT min(first_taken) FROM hour WHERE meter = ?",  # also what is removed by now
-            ):
-                (moment,) = self._database.execute(query, (number,)).fetchone()
-                moments += [moment] if moment is not None else []
-        return (moment_of(min(moments)), moment_of(max(moments))) if moments else None
+        for one in ids_of(self._database, meter):
+            for which in ("min", "max"):
+                moments += self._database.execute(
+                    f"SELECT {which}(taken) FROM readout "  # noqa: S608 - our own words
+                    "WHERE meter = ? AND misdated = 0",
+                    (one,),
+                ).fetchone()
+            for register in registers_of(self._database, one):  # also of what is removed by now
+                moments += self._database.execute(
+                    "SELECT first_taken FROM hour WHERE meter = ? AND register = ? "
+                    "ORDER BY hour LIMIT 1",
+                    (one, register),
+                ).fetchone()
+        known = [moment for moment in moments if _is_moment(moment)]
+        return (moment_of(min(known)), moment_of(max(known))) if known else None
 
     def latest(self, meter: str) -> Readout | None:
-        """The last readout of `meter`."""
-        rows = [
-            self._database.execute(
-                f"{READOUTS} WHERE meter = ? ORDER BY taken DESC LIMIT 1", (number,)
-            ).fetchone()
-            for number in self._ids(meter)
-        ]
-        found = [decode(Row(*row[2:])) for row in rows if row]
+        """The last readout of `meter`, by order; by time where all of them are imported."""
+        live = latest(self._database, meter)
+        if live is not None:
+            return live
+        imported = (
+            readouts(
+                self._database,
+                "WHERE readout.meter = ? AND misdated = 0 ORDER BY taken DESC",
+                one,
+                most=1,
+            )
+            for one in ids_of(self._database, meter)
+        )
+        found = [stored.readout for some in imported for stored in some]
         return max(found, key=lambda readout: readout.time, default=None)
 
     def readouts(
         self, meter: str | None, begin: datetime, end: datetime
     ) -> Iterator[tuple[str, Readout]]:
-        """The readouts from `begin` to before `end`, of one meter or of all, oldest first."""
-        rows = self._database.execute(
-            f"{READOUTS} WHERE taken >= ? AND taken < ? AND (?3 IS NULL OR name = ?3) "
-            "ORDER BY taken, sequence",
+        """The readouts from `begin` to before `end`, of one meter or of all, oldest first.
+
+        Those whose time is wrong stand where they were taken.
+        """
+        where = "WHERE taken >= ?1 AND taken < ?2 AND (?3 IS NULL OR name = ?3) AND misdated "
+        span = (taken_of(begin), taken_of(end), meter)
+        right = readouts(self._database, f"{where} = 0 ORDER BY taken, sequence", *span)
+        wrong: Iterator[Stored] = iter(())
+        if self.has_misdated(meter, begin, end):
+            wrong = readouts(self._database, f"{where} <> 0 ORDER BY sequence", *span)
+        return ((stored.meter, stored.readout) for stored in _merged(right, wrong))
+
+    def has_misdated(self, meter: str | None, begin: datetime, end: datetime) -> bool:
+        """Whether the time of a readout from `begin` to before `end` is known to be wrong."""
+        row = self._database.execute(
+            "SELECT 1 FROM meter CROSS JOIN readout ON meter.id = readout.meter "
+            "WHERE misdated IN (1, 2) AND taken >= ?1 AND taken < ?2 "
+            "AND (?3 IS NULL OR name = ?3) LIMIT 1",
             (taken_of(begin), taken_of(end), meter),
-        )
-        return ((name, decode(Row(*row))) for _, name, *row in rows)
+        ).fetchone()
+        return row is not None
 
     def columns(self, meter: str | None, begin: datetime, end: datetime) -> list[str]:
         """The layouts, as JSON, of the readouts from `begin` to before `end`."""
@@ -138,7 +172,7 @@ class Archive:
             "WHERE taken >= ? AND taken < ? AND (?3 IS NULL OR name = ?3) ORDER BY layout.id",
             (taken_of(begin), taken_of(end), meter),
         )
-        return [columns for (columns,) in rows]
+        return [columns for (columns,) in rows if is_layout(columns)]
 
     def used(
         self, meter: str, register: int, begin: datetime, end: datetime, by: By,
@@ -158,7 +192,7 @@ class Archive:
         marks = boundaries(begin, end, by)
         found = [
             points for ids in self._sources(meter)
-            if (points := self._points(ids, register, marks, by))
+            if (points := self._hours.points(ids, register, marks, by))
         ]  # fmt: skip
         unit = max((points[-1] for points in found), default=(Point(0, Decimal(0)), ""))[1]
         total = consumption([], marks, by)
@@ -176,28 +210,27 @@ class Archive:
     ) -> tuple[str, list[Sample]]:
         """A register against time, from `begin` to before `end`, in its latest unit."""
         zone = begin.tzinfo
-        ids = self._ids(meter)
+        ids = ids_of(self._database, meter)
         if step == "raw":
             found = sorted(
-                (taken, *told)
-                for one in ids
-                for columns, taken, digits in raw_rows(
-                    self._database, one, taken_of(begin), taken_of(end)
-                )
-                if (told := number_of(columns, digits, register)) is not None
-            )
+                told for one in ids for told in self._raw(one, register, begin, end)
+            )  # fmt: skip
             unit = found[-1][1] if found else ""
-            values = ((taken, Decimal(text)) for taken, its, text in found if its == unit)
             return unit, [
                 Sample(moment_of(taken).astimezone(zone), value, value, value)
-                for taken, value in values
+                for taken, its, value in found
+                if its == unit
             ]
         marks = boundaries(begin, end, step)
         edges = [hour_of(taken_of(mark) + GRACE_US) for mark in marks]
-        rows = [row for one in ids for row in self._hours(one, register, edges[0], edges[-1] - 1)]
+        rows = [
+            row
+            for one in ids
+            for row in self._hours.between(one, register, edges[0], edges[-1] - 1)
+        ]
         rows.sort(key=itemgetter(0))
         unit = rows[-1].unit if rows else ""
-        parts_of: dict[int, list[_Hour]] = {}
+        parts_of: dict[int, list[HourRow]] = {}
         for row in rows:
             if row.unit == unit:
                 parts_of.setdefault(bisect_right(edges, row.hour) - 1, []).append(row)
@@ -213,95 +246,69 @@ class Archive:
             return [None] * (len(marks) - 1)
         found: list[Decimal | None] = []
         for first, last in pairwise(marks):
-            days = [self._colder(*day) for day in pairwise(boundaries(first, last, "day"))]
+            days = [
+                colder(self._database, *day) for day in pairwise(boundaries(first, last, "day"))
+            ]
             known = [day for day in days if day is not None]
             found.append(sum(known, Decimal(0)) if len(known) == len(days) else None)
         return found
 
-    def _colder(self, day: datetime, next_day: datetime) -> Decimal | None:
-        hours = self._database.execute(
-            "SELECT total, count FROM outdoor WHERE hour >= ? AND hour < ?",
-            (int(day.timestamp()) // 3600, int(next_day.timestamp()) // 3600),
-        ).fetchall()
-        if len(hours) < _KNOWN_HOURS:
-            return None
-        means = [Decimal(total) / count for total, count in hours]
-        return max(Decimal(0), _HEATING_C - sum(means, Decimal(0)) / len(means))
-
-    def _ids(self, meter: str) -> list[int]:
-        rows = self._database.execute("SELECT id FROM meter WHERE name = ? ORDER BY id", (meter,))
-        return [number for (number,) in rows]
+    def _meters(self, rest: str, *arguments: object) -> Iterator[tuple[int, str, MeterIdentity]]:
+        """Who was read: id, configured name, and what it said of itself."""
+        query = f"SELECT id, name, identity FROM meter {rest}"  # noqa: S608 - our own words
+        for one, name, text in self._database.execute(query, arguments).fetchall():
+            try:
+                yield one, text_in(name), identity(text)
+            except RowError as error:
+                tell(self._database, f"meter {one}", error)
 
     def _sources(self, meter: str) -> list[tuple[int, ...]]:
         """The ids of each meter, by its serial number, that was read under this name."""
-        rows = self._database.execute(
-            "SELECT id, identity FROM meter WHERE name = ? ORDER BY id", (meter,)
-        ).fetchall()
-        serials = {number: identity(text).serial for number, text in rows}
+        serials = {
+            one: who.serial for one, _, who in self._meters("WHERE name = ? ORDER BY id", meter)
+        }
         known = dict.fromkeys(serial for serial in serials.values() if serial is not None)
         if len(known) <= 1:  # what it did not say of itself now and then
             return [tuple(serials)] if serials else []
         return [
-            tuple(number for number, its in serials.items() if its == serial)
+            tuple(one for one, its in serials.items() if its == serial)
             for serial in dict.fromkeys(serials.values())
         ]
 
-    def _hours(self, meter: int, register: int, first: int, last: int) -> Iterator["_Hour"]:
-        """Hours of one id, rolled up or not, from `first` to `last`."""
-        rows = self._database.execute(
-            f"{_HOURS} WHERE meter = ? AND register = ? AND hour BETWEEN ? AND ?",
-            (meter, register, first, last),
-        )
-        yield from map(_Hour._make, rows)
-        yield from (one for one in self._tail(meter, register, last) if one.hour >= first)
-
-    def _tail(self, meter: int, register: int, last: int) -> Iterator["_Hour"]:
-        """The hours up to `last` that are not rolled up yet."""
-        (rolled,) = self._database.execute(
-            "SELECT rolled FROM meter WHERE id = ?", (meter,)
-        ).fetchone()  # fmt: skip
-        begin = begin_of(rolled + 1) if rolled is not None else -(1 << 62)
-        raw = raw_rows(self._database, meter, begin, begin_of(last + 1))
-        for (number, _), hour in summed(raw, register).items():
-            yield _Hour(number, *astuple(hour))
-
-    def _points(
-        self, ids: tuple[int, ...], register: int, marks: Sequence[datetime], by: By
-    ) -> list[tuple[Point, str]]:
-        """The readings that tell what was counted between `marks`, with their units."""
-        edges = [hour_of(taken_of(mark) + GRACE_US) for mark in marks]
-        found: dict[tuple[int, Decimal], str] = {}
-        for meter in ids:
-            hours = list(self._tail(meter, register, edges[-1]))
-            if by == "hour":
-                hours += self._hours(meter, register, edges[0], edges[-1])
-            for edge in edges if by != "hour" else (edges[0], edges[-1]):
-                for order, where in (("DESC", "<"), ("ASC", ">=")):
-                    row = self._database.execute(
-                        f"{_HOURS} WHERE meter = ? AND register = ? AND hour {where} ? "
-                        f"ORDER BY hour {order} LIMIT 1",
-                        (meter, register, edge),
-                    ).fetchone()
-                    hours += [_Hour._make(row)] if row else []
-            for hour in hours:
-                found[hour.first_taken, Decimal(hour.first)] = hour.unit
-                found[hour.last_taken, Decimal(hour.last)] = hour.unit
-        return [(Point(*point), unit) for point, unit in sorted(found.items())]
+    def _raw(
+        self, meter: int, register: int, begin: datetime, end: datetime
+    ) -> Iterator[tuple[int, str, Decimal]]:
+        """Each reading of a register: time, unit and value."""
+        for sequence, columns, taken, digits in raw_rows(
+            self._database, meter, taken_of(begin), taken_of(end)
+        ):
+            try:
+                told = number_of(columns, digits, register)
+            except RowError as error:
+                tell(self._database, f"readout {sequence}", error)
+                continue
+            if told is not None:
+                yield taken, *told
 
 
-class _Hour(NamedTuple):
-    """A row of the table of hours; numbers as text, or exact where they were just summed."""
+def _is_moment(taken: int) -> bool:
+    with contextlib.suppress(RowError):
+        checked(taken)
+        return True
+    return False
 
-    hour: int
-    unit: str
-    first: str | Decimal
-    first_taken: int
-    last: str | Decimal
-    last_taken: int
-    low: str | Decimal
-    high: str | Decimal
-    total: str | Decimal
-    readings: int
+
+def _merged(right: Iterator[Stored], wrong: Iterator[Stored]) -> Iterator[Stored]:
+    """Readouts in order of time, and before each those with a wrong time that were taken before."""
+    waiting = next(wrong, None)
+    for stored in right:
+        while waiting is not None and waiting.sequence < stored.sequence:
+            yield waiting
+            waiting = next(wrong, None)
+        yield stored
+    if waiting is not None:
+        yield waiting
+        yield from wrong
 
 
 def _in_unit(points: list[tuple[Point, str]], unit: str) -> list[Point]:
@@ -313,14 +320,10 @@ def _in_unit(points: list[tuple[Point, str]], unit: str) -> list[Point]:
     ]
 
 
-def _sample(at: datetime, hours: list[_Hour]) -> Sample:
+def _sample(at: datetime, hours: list[HourRow]) -> Sample:
     """Hours as one: the mean with one digit more than the meter has."""
     count = sum(hour.readings for hour in hours)
-    total = reduce(EXACT.add, (Decimal(hour.total) for hour in hours))
-    digit = Decimal(1).scaleb(int(Decimal(hours[-1].last).as_tuple().exponent) - 1)
+    total = reduce(EXACT.add, (hour.total for hour in hours))
+    digit = Decimal(1).scaleb(int(hours[-1].last.as_tuple().exponent) - 1)
     mean = EXACT.quantize(EXACT.divide(total, Decimal(count)), digit)
-    low, high = (
-        min(Decimal(hour.low) for hour in hours),
-        max(Decimal(hour.high) for hour in hours),
-    )
-    return Sample(at, mean, low, high)
+    return Sample(at, mean, min(hour.low for hour in hours), max(hour.high for hour in hours))

@@ -1,10 +1,12 @@
 """Readouts as rows: exact text, and back to exactly the same readout.
 
-Pure. What was missing in a readout is not kept.
+Pure. What was missing in a readout is not kept. SQLite has no checksums, so that what comes from
+the disk may be anything: a row that holds no readout raises `RowError`, and nothing else.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -17,10 +19,32 @@ _SEPARATOR = "\x1f"  # no register of a meter holds it
 _ESCAPE = str.maketrans({_SEPARATOR: "?"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DIGITS = "0123456789+-.E"
+_MOST_DIGITS = 200  # before and after the point: far beyond what a meter sends
+# Between these every time zone has a date.
+_FIRST = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST = (datetime(9999, 12, 29, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+
+
+class RowError(ValueError):
+    """A row that holds no readout; the words say why."""
+
+
+def number(text: str) -> Decimal:
+    """The number that `text_of` wrote. Raises ValueError or InvalidOperation."""
+    if text.strip(_DIGITS):  # what Decimal takes beyond that, such as 22_.445, is no number of ours
+        raise ValueError(f"'{text[:20]}' is no number")
+    value = Decimal(text)
+    if "E" in text or len(text) > _MOST_DIGITS:
+        exponent = int(value.as_tuple().exponent)
+        if max(abs(exponent), abs(value.adjusted())) > _MOST_DIGITS:
+            raise ValueError(f"'{text[:20]}' is no number of a meter")
+    return value
+
 
 # How each kind of value is written, and read again.
 _KINDS: Mapping[type, tuple[str, Callable[[str], Value]]] = {
-    Decimal: ("number", Decimal),
+    Decimal: ("number", number),
     BitField: ("bits", lambda text: BitField(int(text))),
     datetime: ("datetime", datetime.fromisoformat),
     date: ("date", date.fromisoformat),
@@ -32,13 +56,9 @@ _KINDS: Mapping[type, tuple[str, Callable[[str], Value]]] = {
 }
 _DECODERS = dict(_KINDS.values())
 KINDS = tuple(_DECODERS)
-
-
-# Readouts with their number and the meter's configured name; the rest are the fields of a `Row`.
-READOUTS = (
-    "SELECT sequence, name, identity, columns, taken, utc_offset, digits FROM readout "
-    "JOIN meter ON meter.id = readout.meter JOIN layout ON layout.id = readout.layout "
-)
+_NUMBER = KINDS[0]
+# What reading a row that was changed may come upon.
+_WRONG = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
 class Row(NamedTuple):
@@ -49,6 +69,7 @@ class Row(NamedTuple):
     taken: int
     utc_offset: int
     digits: str
+    misdated: int = 0
 
 
 def encode(readout: Readout) -> Row:
@@ -62,62 +83,113 @@ def encode(readout: Readout) -> Row:
         taken_of(readout.time),
         int(offset.total_seconds()) if offset else 0,
         _SEPARATOR.join(text_of(reading.value).translate(_ESCAPE) for reading in readings),
+        int(readout.misdated),
     )
 
 
 def decode(row: Row) -> Readout:
-    """The readout of a row."""
-    columns = json.loads(row.columns)
-    texts = row.digits.split(_SEPARATOR)
-    readings = {
-        register: Reading(register, name, parsed(kind, text), unit)
-        for (register, name, unit, kind), text in zip(columns, texts, strict=True)
-    }
-    zone = timezone(timedelta(seconds=row.utc_offset))
-    return Readout(
-        identity(row.identity),
-        moment_of(row.taken).astimezone(zone),
-        readings,
-        {},
-    )
+    """The readout of a row. Raises RowError."""
+    try:
+        columns = _columns(row.columns)
+        readings = {
+            column.register: Reading(
+                column.register, column.name, parsed(column.kind, text), column.unit
+            )
+            for column, text in zip(columns, row.digits.split(_SEPARATOR), strict=True)
+        }
+        zone = timezone(timedelta(seconds=row.utc_offset))
+        moment = moment_of(checked(row.taken)).astimezone(zone)
+        return Readout(identity(row.identity), moment, readings, {}, misdated=bool(row.misdated))
+    except _WRONG as error:
+        raise _row_error(error) from error
 
 
 def identity(text: str) -> MeterIdentity:
-    """Who a meter is, of what is kept of it."""
-    meter = json.loads(text)
-    return MeterIdentity(meter["serial"], meter["type"], meter["revision"], meter["model"])
+    """Who a meter is, of what is kept of it. Raises RowError."""
+    try:
+        meter = json.loads(text)
+        told = [meter[key] for key in ("serial", "type", "revision", "model")]
+        if not all(one is None or isinstance(one, str) for one in told):
+            raise RowError("no identity of a meter")
+        return MeterIdentity(*told)
+    except _WRONG as error:
+        raise _row_error(error) from error
 
 
-def numbers(
-    columns: str, digits: str, only: int | None = None
-) -> Iterator[tuple[int, str, Decimal]]:
-    """The numeric registers of a row, or `only` one: number, unit and exact value."""
-    for (register, unit, is_number), text in zip(
-        _columns(columns), digits.split(_SEPARATOR), strict=True
-    ):
-        if is_number and only in (None, register):
-            yield register, unit, Decimal(text)
+def numbers(columns: str, digits: str) -> list[tuple[int, str, Decimal]]:
+    """The numeric registers of a row: number, unit and exact value. Raises RowError."""
+    try:
+        return [
+            (column.register, column.unit, number(text))
+            for column, text in zip(_columns(columns), digits.split(_SEPARATOR), strict=True)
+            if column.kind == _NUMBER
+        ]
+    except _WRONG as error:
+        raise _row_error(error) from error
 
 
-def number_of(columns: str, digits: str, register: int) -> tuple[str, str] | None:
-    """One numeric register of a row: its unit, and its exact value as text."""
-    place = _place(columns, register)
-    return (place[1], digits.split(_SEPARATOR, place[0] + 1)[place[0]]) if place else None
+def number_of(columns: str, digits: str, register: int) -> tuple[str, Decimal] | None:
+    """One numeric register of a row: its unit and exact value. Raises RowError."""
+    try:
+        place = _place(columns, register)
+        if place is None:
+            return None
+        return place[1], number(digits.split(_SEPARATOR, place[0] + 1)[place[0]])
+    except _WRONG as error:
+        raise _row_error(error) from error
+
+
+def is_layout(columns: str) -> bool:
+    """Whether that says what the columns of readouts are."""
+    with contextlib.suppress(*_WRONG):
+        _columns(columns)
+        return True
+    return False
+
+
+def text_in(value: object) -> str:
+    """`value`, where it is text. Raises RowError."""
+    if not isinstance(value, str):
+        raise RowError(f"{str(value)[:20]} is no text")
+    return value
+
+
+def checked(taken: object) -> int:
+    """`taken`, where it is a time that every zone has. Raises RowError."""
+    if not isinstance(taken, int) or not _FIRST <= taken <= _LAST:
+        raise RowError(f"{str(taken)[:20]} is no time")
+    return taken
+
+
+class _Column(NamedTuple):
+    register: int
+    name: str
+    unit: str
+    kind: str
+
+
+@lru_cache(maxsize=64)
+def _columns(columns: str) -> list[_Column]:
+    found = []
+    for register, name, unit, kind in json.loads(columns):
+        if type(register) is not int or kind not in _DECODERS:
+            raise RowError("no layout of a readout")
+        found.append(_Column(register, text_in(name), text_in(unit), kind))
+    return found
 
 
 @lru_cache(maxsize=256)
 def _place(columns: str, register: int) -> tuple[int, str] | None:
     found = (
-        (index, unit)
-        for index, (known, unit, is_number) in enumerate(_columns(columns))
-        if known == register and is_number
+        (index, column.unit)
+        for index, column in enumerate(_columns(columns))
+        if column.register == register and column.kind == _NUMBER
     )
     return next(found, None)
 
 
-@lru_cache(maxsize=64)
-def _columns(columns: str) -> list[tuple[int, str, bool]]:
-    return [(register, unit, kind == "number") for register, _, unit, kind in json.loads(columns)]
+def _row_error(error: Exception) -> RowError:
+    return error if isinstance(error, RowError) else RowError(str(error) or type(error).__name__)
 
 
 def taken_of(moment: datetime) -> int:

@@ -18,6 +18,8 @@ from kamstrup_mqtt.store.codec import KINDS, kind_of, parsed, text_of
 
 _IDENTITY = ("serial", "type", "revision", "model")
 _TIMES = ("timestamp", "time", "date", "datetime", "last_changed", "begin")
+_MISDATED = "misdated"  # the column that says of a time that it is wrong
+_YES = "yes"
 _NONE = "(none)"  # a date that the meter does not have yet
 _EMPTY = "(empty)"  # a text without a character
 _HEADER = re.compile(r"(?P<name>[^\[(]+?)\s*(?:\[(?P<unit>[^\]]*)\])?\s*(?:\((?P<kind>[\w-]+)\))?")
@@ -44,14 +46,23 @@ def columns_of(layouts: Iterable[str]) -> list[Column]:
 
 
 def write_csv(
-    readouts: Iterable[tuple[str, Readout]], columns: list[Column]
+    readouts: Iterable[tuple[str, Readout]], columns: list[Column], *, misdated: bool = False
 ) -> Iterator[list[str]]:
-    """The rows of a CSV file: a heading, and one row a readout."""
-    yield ["timestamp", "meter", *_IDENTITY, *map(_heading, columns)]
+    """The rows of a CSV file: a heading, and one row a readout.
+
+    Args:
+        readouts: with the meter's configured name.
+        columns: what of them.
+        misdated: whether a column says which times are wrong.
+
+    """
+    marks = [_MISDATED] if misdated else []
+    yield ["timestamp", "meter", *_IDENTITY, *marks, *map(_heading, columns)]
     for meter, readout in readouts:
         who = readout.meter.to_dict()
         yield [
             readout.time.isoformat(), meter, *(who[key] or "" for key in _IDENTITY),
+            *([_YES if readout.misdated else ""] if misdated else []),
             *(_cell(readout.readings.get(column[0]), column) for column in columns),
         ]  # fmt: skip
 
@@ -62,6 +73,7 @@ def to_json_line(meter: str, readout: Readout) -> str:
         {
             "meter": meter, "identity": readout.meter.to_dict(),
             "timestamp": readout.time.isoformat(),
+            **({_MISDATED: True} if readout.misdated else {}),
             "values": {
                 one.name: {"value": one.text or None, "unit": one.unit}
                 for one in readout
@@ -119,8 +131,10 @@ def read_csv(
         who = MeterIdentity(*(row.get(key) or None for key in _IDENTITY))
         if who.serial is None and serial is not None:
             who = MeterIdentity(serial)
-        _check_totals(number, f"{whose} {who.serial}", moment, readings, totals)
-        yield whose, Readout(who, moment, readings, {})
+        misdated = (row.get(_MISDATED) or "").strip().lower() == _YES
+        if not misdated:
+            _check_totals(number, f"{whose} {who.serial}", moment, readings, totals)
+        yield whose, Readout(who, moment, readings, {}, misdated)
 
 
 def _rows(lines: Iterable[str], mark: str, first: int) -> Iterator[tuple[int, list[str]]]:
@@ -161,7 +175,7 @@ def _columns(
         return {lower.index("state"): _column(number, REGISTERS[number].name, unit, "number")}
     columns = {}
     for index, name in enumerate(names):
-        if index == at or lower[index] in ("meter", *_IDENTITY):
+        if index == at or lower[index] in ("meter", _MISDATED, *_IDENTITY):
             continue
         match = _HEADER.fullmatch(name)
         if match is None or (match["kind"] or "number") not in KINDS:

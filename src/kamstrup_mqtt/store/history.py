@@ -9,12 +9,10 @@ import contextlib
 import fcntl
 import logging
 import sqlite3
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
@@ -24,33 +22,22 @@ from urllib.parse import quote
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store.board import Board
-from kamstrup_mqtt.store.codec import READOUTS, Row, decode, encode
+from kamstrup_mqtt.store.check import check
+from kamstrup_mqtt.store.codec import Row, RowError, checked, encode, moment_of, taken_of
 from kamstrup_mqtt.store.file import APPLICATION, check_history, is_damage
-from kamstrup_mqtt.store.rollup import begin_of, hour_of, keep_up, rebuild
+from kamstrup_mqtt.store.outdoor import note
+from kamstrup_mqtt.store.prune import Pruning
+from kamstrup_mqtt.store.rollup import rebuild
+from kamstrup_mqtt.store.rows import Stored, as_text, latest, readouts
+from kamstrup_mqtt.store.write import take_in, transaction, write_next
 
 VERSION = 3  # of the file; schema-1.sql and so on lead there, one after the other
-MOST_BYTES = 1 << 30  # what is undelivered goes only when readouts take more than this
-_ROW_BYTES = 60  # of a readout besides its digits: numbers, time, index
+MAX_BYTES = 1 << 30  # what the file may take, where nobody says another bound
 _MOST_WAITING = 5000  # readouts in memory while the disk fails
-_PRUNE_S = 3600.0
-_IMPORT = 1 << 40  # numbers for each import
-_PRUNED = 1000  # readouts that are removed at once when there are too many bytes
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A readout as stored: its place in the order, the configured meter, and itself.
-
-    `sequence` is 0 for a readout that could not be written yet.
-    """
-
-    sequence: int
-    meter: str
-    readout: Readout
 
 
 class History:
@@ -59,19 +46,19 @@ class History:
     Args:
         path: the file; its folder is made when it is missing.
         keep_s: seconds for which readouts are kept.
+        max_bytes: what the file may take before the oldest readouts go.
 
     """
 
-    def __init__(self, path: Path, keep_s: float) -> None:
+    def __init__(self, path: Path, keep_s: float, max_bytes: int = MAX_BYTES) -> None:
         self.live: Board[Stored] = Board()  # the latest of each meter, for who follows it live
         self._path = path
-        self._keep_s = keep_s
+        self._pruning = Pruning(keep_s, max_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._database: sqlite3.Connection | None = None
         self._lock: IO[bytes] | None = None
         self._waiting: deque[tuple[str, Row]] = deque(maxlen=_MOST_WAITING)
         self._trouble = ""
-        self._prune_at = 0.0
         self._last = 0  # sequence number
         self._sound = False  # whether the file was checked
         self._ours = False  # whether we have had it open
@@ -99,13 +86,17 @@ class History:
         row = encode(readout)
         sequence = await self._run(self._try, lambda: self._write(meter, row))
         self.live.put(meter, Stored(sequence or 0, meter, readout))
+        await self._run(self._try, self._prune)
 
     async def after(self, sequence: int, most: int) -> list[Stored]:
-        """At most `most` readouts behind `sequence`, oldest first; none while the disk fails."""
+        """At most `most` readouts behind `sequence`, oldest first; none while the disk fails.
+
+        One that cannot be read is left out.
+        """
         return await self._run(self._try, lambda: self._read(sequence, most)) or []
 
     async def head(self) -> int:
-        """The sequence number of the latest readout; 0 before the first."""
+        """The sequence number of the latest readout that can be read; 0 before the first."""
         return await self._run(self._try, self._head) or 0
 
     async def cursor(self, output: str) -> int:
@@ -113,12 +104,15 @@ class History:
         return await self._run(self._try, lambda: self._cursor(output)) or 0
 
     async def times(self, meter: str, since: datetime) -> list[float]:
-        """The unix times of the readouts of `meter` from `since` on, oldest first."""
+        """The unix times of the readouts of `meter` from `since` on, oldest first.
+
+        Without those whose time is wrong.
+        """
         return await self._run(self._try, lambda: self._times(meter, since)) or []
 
     async def latest(self, meter: str) -> Readout | None:
         """The last readout of `meter` that was not imported; None before the first."""
-        return await self._run(self._try, lambda: self._latest(meter))
+        return await self._run(self._try, lambda: latest(self._connect(), meter))
 
     async def advance(self, output: str, sequence: int) -> None:
         """Note for good that an output has got as far as `sequence`."""
@@ -152,13 +146,7 @@ class History:
     def _try(self, work: Callable[[], T]) -> T | None:
         """Do `work`; None when the disk does not let us, which is told once."""
         try:
-            try:
-                result = work()
-            except sqlite3.DatabaseError as error:
-                if not is_damage(error):
-                    raise
-                self._set_aside(str(error))
-                result = work()
+            result = self._mended(work)
         except (sqlite3.Error, OSError, UsageError) as error:
             if isinstance(error, UsageError) and not self._ours:
                 raise
@@ -179,6 +167,26 @@ class History:
             _log.info("History %s: written again, with what had waited", self._path)
         return result
 
+    def _mended(self, work: Callable[[], T]) -> T:
+        """Do `work`, on a file that is mended, or else set aside, when it is damaged."""
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            if error.sqlite_errorcode == sqlite3.SQLITE_CORRUPT_INDEX:  # by a wrong byte in a row
+                self._connect().execute("REINDEX readout")
+            else:  # it is checked when it is opened again, and rows that are lost are removed
+                self._disconnect()
+                self._sound = False
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._set_aside(str(error))
+        return work()
+
     def _connect(self) -> sqlite3.Connection:
         if self._database is not None:
             return self._database
@@ -198,13 +206,12 @@ class History:
             self._path.chmod(0o640)
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._database = database
+        database.text_factory = as_text
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")  # a power cut takes nothing that is written
         database.execute("PRAGMA cache_size = -256")
         if not self._sound:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(f"malformed: {found}")
+            check(database)
             self._sound = True
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
@@ -254,79 +261,48 @@ class History:
     def _write_waiting(self) -> int:
         database = self._connect()
         if self._waiting:
-            with _transaction(database):
+            with transaction(database):
                 for meter, row in self._waiting:
-                    self._last = _insert(database, meter, row)
+                    self._last = write_next(database, meter, row)
             self._waiting.clear()
-        if time.monotonic() >= self._prune_at:
-            self._prune_at = time.monotonic() + _PRUNE_S
-            self._prune(database)
         return self._last
 
-    def _read(self, sequence: int, most: int) -> list[Stored]:
-        rows = self._connect().execute(
-            f"{READOUTS} WHERE sequence > ? ORDER BY sequence LIMIT ?", (sequence, most)
-        )
-        return [Stored(number, name, decode(Row(*row))) for number, name, *row in rows]
+    def _prune(self) -> None:
+        self._pruning.prune(self._connect(), self._path)
 
-    def _latest(self, meter: str) -> Readout | None:
-        row = self._connect().execute(
-            f"{READOUTS} WHERE name = ? AND sequence > 0 ORDER BY sequence DESC LIMIT 1",
-            (meter,),
-        ).fetchone()  # fmt: skip
-        return decode(Row(*row[2:])) if row else None
+    def _read(self, sequence: int, most: int) -> list[Stored]:
+        behind = "WHERE sequence > ? ORDER BY sequence"
+        return list(readouts(self._connect(), behind, sequence, most=most))
 
     def _head(self) -> int:
-        (head,) = self._connect().execute("SELECT max(sequence) FROM readout").fetchone()
-        return head or 0
+        found = readouts(self._connect(), "ORDER BY sequence DESC", most=1)
+        return next((one.sequence for one in found), 0)
 
     def _times(self, meter: str, since: datetime) -> list[float]:
         rows = self._connect().execute(
-            "SELECT taken FROM readout JOIN meter ON meter.id = readout.meter "
-            "WHERE name = ? AND taken >= ? ORDER BY taken",
-            (meter, int(since.timestamp() * 1e6)),
+            "SELECT taken FROM readout WHERE meter IN (SELECT id FROM meter WHERE name = ?) "
+            "AND misdated = 0 AND taken >= ? ORDER BY taken",
+            (meter, taken_of(since)),
         )
-        return [taken / 1e6 for (taken,) in rows]
+        return [taken / 1e6 for (taken,) in rows if isinstance(taken, int)]
 
-    def _take_in(self, readouts: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
-        database = self._connect()
-        added = known = 0
-        with _transaction(database):
-            (lowest,) = database.execute("SELECT min(sequence) FROM readout").fetchone()
-            # Below every cursor, and rising, for that fills the file's pages.
-            sequence = (min(0, lowest or 0) // _IMPORT - 1) * _IMPORT
-            for meter, readout in readouts:
-                row = encode(readout)
-                if _is_known(database, meter, row.taken, readout):
-                    known += 1
-                    continue
-                sequence += 1
-                added += 1
-                _insert(database, meter, row, sequence)
-            rebuild(database)
-        return added, known
+    def _take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
+        with transaction(self._connect()) as database:
+            return take_in(database, lines)
 
     def _note_outdoor(self, value: Decimal, moment: datetime) -> None:
-        database = self._connect()
-        hour = int(moment.timestamp()) // 3600
-        with _transaction(database):
-            total, count = database.execute(
-                "SELECT total, count FROM outdoor WHERE hour = ?", (hour,)
-            ).fetchone() or ("0", 0)
-            database.execute(
-                "INSERT OR REPLACE INTO outdoor VALUES (?, ?, ?)",
-                (hour, str(Decimal(total) + value), count + 1),
-            )
+        with transaction(self._connect()) as database:
+            note(database, value, moment)
 
     def _rebuild(self) -> int:
-        with _transaction(self._connect()) as database:
+        with transaction(self._connect()) as database:
             return rebuild(database)
 
     def _cursor(self, output: str) -> int:
         row = self._connect().execute(
             "SELECT sequence FROM cursor WHERE output = ?", (output,)
         ).fetchone()  # fmt: skip
-        return row[0] if row else 0
+        return row[0] if row and isinstance(row[0], int) else 0
 
     def _advance(self, output: str, sequence: int) -> None:
         self._connect().execute(
@@ -346,99 +322,19 @@ class History:
             "INSERT OR REPLACE INTO setting VALUES (?, ?, ?)", (meter, name, value)
         )
 
-    def _prune(self, database: sqlite3.Connection) -> None:
-        """Remove what is delivered and too old; the undelivered only when there is no room."""
-        (delivered,) = database.execute("SELECT min(sequence) FROM cursor").fetchone()
-        oldest = begin_of(hour_of(int((time.time() - self._keep_s) * 1e6)))  # whole hours
-        database.execute(
-            "DELETE FROM readout WHERE sequence <= ? AND taken < ?", (delivered or 0, oldest)
-        )
-        while _bytes(database) > MOST_BYTES:
-            removed = database.execute(
-                "DELETE FROM readout WHERE sequence IN "
-                "(SELECT sequence FROM readout ORDER BY sequence LIMIT ?)",
-                (_PRUNED,),
-            ).rowcount
-            _log.warning(
-                "Readouts in history %s take more than %d MB: the %d oldest are removed",
-                self._path,
-                MOST_BYTES >> 20,
-                removed,
-            )
-            if removed < _PRUNED:
-                break
-
-
-@contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield database
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
-
-
-def _insert(database: sqlite3.Connection, meter: str, row: Row, sequence: int | None = None) -> int:
-    """Write a readout under the next number, or another one, and give that."""
-    meter_id = _number(database, "meter", "name, identity", meter, row.identity)
-    layout_id = _number(database, "layout", "columns", row.columns)
-    written = database.execute(
-        "INSERT INTO readout VALUES (?, ?, ?, ?, ?, ?)",
-        (sequence, meter_id, layout_id, row.taken, row.utc_offset, row.digits),
-    ).lastrowid
-    if sequence is None:
-        keep_up(database, meter_id, row.taken)
-    return written or 0
-
-
-def _is_known(database: sqlite3.Connection, meter: str, taken: int, readout: Readout) -> bool:
-    """Whether the values of `readout` are there, in one of that name and moment."""
-    rows = database.execute(
-        "SELECT identity, columns, taken, utc_offset, digits FROM meter "
-        "CROSS JOIN readout ON meter.id = readout.meter AND taken = ? "
-        "JOIN layout ON layout.id = readout.layout WHERE name = ?",
-        (taken, meter),
-    )
-    return any(readout.readings.items() <= decode(Row(*row)).readings.items() for row in rows)
-
-
-def _number(database: sqlite3.Connection, table: str, names: str, *values: str) -> int:
-    """The id of the row with these values, which is made if it is missing."""
-    marks = ", ".join("?" * len(values))
-    where = " AND ".join(f"{name} = ?" for name in names.split(", "))
-    query = f"SELECT id FROM {table} WHERE {where}"  # noqa: S608 - our own names only
-    found = database.execute(query, values).fetchone()
-    if found is None:
-        database.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608
-            values,
-        )
-        found = database.execute(query, values).fetchone()
-    return int(found[0])
-
-
-def _bytes(database: sqlite3.Connection) -> int:
-    """About how many bytes the readouts take; roll-ups, which stay, do not count."""
-    (count,) = database.execute("SELECT count(*) FROM readout").fetchone()
-    (digits,) = database.execute(
-        "SELECT avg(length(digits)) FROM (SELECT digits FROM readout ORDER BY sequence DESC "
-        "LIMIT 100)"
-    ).fetchone()
-    return int(count * ((digits or 0) + _ROW_BYTES))
-
 
 def last_taken(path: Path, meter: str) -> datetime | None:
-    """When the latest readout of `meter` in the history at `path` was taken, without opening it."""
-    with contextlib.suppress(sqlite3.Error):
+    """When the latest readout of `meter` in the history at `path` was taken, without opening it.
+
+    By order, where not all of them are imported.
+    """
+    whose = "FROM readout WHERE +meter IN (SELECT id FROM meter WHERE name = ?)"
+    with contextlib.suppress(sqlite3.Error, RowError):
         uri = f"file:{quote(str(path))}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as database:
-            (taken,) = database.execute(
-                "SELECT max(taken) FROM readout JOIN meter ON meter.id = readout.meter"
-                " WHERE name = ?",
-                (meter,),
+            live = database.execute(
+                f"SELECT taken {whose} AND sequence > 0 ORDER BY sequence DESC LIMIT 1", (meter,)
             ).fetchone()
-        return datetime.fromtimestamp(taken / 1e6, UTC) if taken is not None else None
+            (taken,) = live or database.execute(f"SELECT max(taken) {whose}", (meter,)).fetchone()
+        return moment_of(checked(taken)) if taken is not None else None
     return None

@@ -5,12 +5,12 @@ be done again at any time. A reading on the full hour closes the hour that ends 
 """
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from decimal import Decimal
 
 from kamstrup_mqtt.kmp import EXACT
-from kamstrup_mqtt.store.codec import numbers
+from kamstrup_mqtt.store.codec import RowError, numbers
+from kamstrup_mqtt.store.rows import raw_rows, tell
 
 HOUR_US = 3_600_000_000
 GRACE_US = 10_000_000  # a reading so soon after the full hour is one of the hour that ended
@@ -50,53 +50,58 @@ def begin_of(hour: int) -> int:
 
 
 def summed(
-    rows: Iterable[tuple[str, int, str]], only: int | None = None
+    database: sqlite3.Connection, meter: int, begin: int, end: int, only: int | None = None
 ) -> dict[tuple[int, int], Hour]:
-    """What registers did, by hour and register.
+    """What registers did, by hour and register, from `begin` to before `end`.
+
+    Without what cannot be read, and without readouts whose time is wrong.
 
     Args:
-        rows: columns, time and digits of readouts, oldest first.
+        database: the history.
+        meter: the id of a meter.
+        begin: microseconds since 1970.
+        end: the same.
         only: the register that is wanted, or None for all.
 
     """
     hours: dict[tuple[int, int], Hour] = {}
-    for columns, taken, digits in rows:
-        number = hour_of(taken)
-        for register, unit, value in numbers(columns, digits, only):
-            hour = hours.get((number, register))
+    for sequence, columns, taken, digits in raw_rows(database, meter, begin, end):
+        try:
+            found = numbers(columns, digits)
+        except RowError as error:
+            tell(database, f"readout {sequence}", error)
+            continue
+        for register, unit, value in found:
+            if only not in (None, register):
+                continue
+            key = (hour_of(taken), register)
+            hour = hours.get(key)
             if hour is not None and hour.unit == unit:
                 hour.add(value, taken)
             else:  # the first, or a meter that was set to another unit
-                hours[number, register] = Hour(
-                    unit, value, taken, value, taken, value, value, value, 1
-                )
+                hours[key] = Hour(unit, value, taken, value, taken, value, value, value, 1)
     return hours
 
 
-def raw_rows(
-    database: sqlite3.Connection, meter: int, begin: int, end: int
-) -> Iterable[tuple[str, int, str]]:
-    """Columns, time and digits of the readouts from `begin` to before `end`, oldest first."""
-    return database.execute(
-        "SELECT columns, taken, digits FROM readout JOIN layout ON layout.id = readout.layout "
-        "WHERE meter = ? AND taken >= ? AND taken < ? ORDER BY taken",
-        (meter, begin, end),
-    )
+def rolled_of(database: sqlite3.Connection, meter: int) -> int | None:
+    """The last hour of the meter with this id that is rolled up, or None."""
+    (rolled,) = database.execute("SELECT rolled FROM meter WHERE id = ?", (meter,)).fetchone()
+    return rolled if isinstance(rolled, int) else None
 
 
 def keep_up(database: sqlite3.Connection, meter: int, taken: int) -> None:
     """After a readout was written: roll up the hours that ended before it, not too many at once."""
-    (rolled,) = database.execute("SELECT rolled FROM meter WHERE id = ?", (meter,)).fetchone()
+    rolled = rolled_of(database, meter)
     current = hour_of(taken)
     if rolled is not None and current <= rolled:  # a late one
         _roll_up(database, meter, current)
         return
     for _ in range(_AT_ONCE):
         (oldest,) = database.execute(
-            "SELECT min(taken) FROM readout WHERE meter = ? AND taken >= ?",
+            "SELECT min(taken) FROM readout WHERE meter = ? AND misdated = 0 AND taken >= ?",
             (meter, begin_of(rolled + 1) if rolled is not None else -(1 << 62)),
         ).fetchone()
-        if oldest is None or hour_of(oldest) >= current:
+        if not isinstance(oldest, int) or hour_of(oldest) >= current:
             break
         rolled = hour_of(oldest)
         _roll_up(database, meter, rolled)
@@ -108,13 +113,14 @@ def rebuild(database: sqlite3.Connection) -> int:
     count = 0
     for (meter,) in database.execute("SELECT id FROM meter").fetchall():
         (last,) = database.execute(
-            "SELECT max(taken) FROM readout WHERE meter = ?", (meter,)
+            "SELECT max(taken) FROM readout WHERE meter = ? AND misdated = 0", (meter,)
         ).fetchone()  # fmt: skip
-        if last is None:
+        if not isinstance(last, int):
             continue
         rolled: int | None = None
         for (hour,) in database.execute(
-            "SELECT DISTINCT (taken - ?) / ? FROM readout WHERE meter = ? AND taken < ?",
+            "SELECT DISTINCT (taken - ?) / ? FROM readout "
+            "WHERE meter = ? AND misdated = 0 AND taken < ?",
             (GRACE_US, HOUR_US, meter, begin_of(hour_of(last))),
         ).fetchall():
             _roll_up(database, meter, hour)
@@ -124,13 +130,45 @@ def rebuild(database: sqlite3.Connection) -> int:
     return count
 
 
+def forget(database: sqlite3.Connection, meter: int, taken: int) -> None:
+    """Undo the hours from that of `taken` on, which are rolled up again as readouts come.
+
+    Hours of which no readouts are left stay.
+    """
+    first = hour_of(taken)
+    hours = database.execute(
+        "SELECT DISTINCT (taken - ?) / ? FROM readout "
+        "WHERE meter = ? AND misdated IN (0, 1, 2) AND taken >= ?",
+        (GRACE_US, HOUR_US, meter, begin_of(first)),
+    ).fetchall()
+    database.executemany(
+        "DELETE FROM hour WHERE meter = ? AND register = ? AND hour = ?",
+        [(meter, one, hour) for one in registers_of(database, meter) for (hour,) in hours],
+    )
+    rolled = rolled_of(database, meter)
+    if rolled is not None and rolled >= first:
+        database.execute("UPDATE meter SET rolled = ? WHERE id = ?", (first - 1, meter))
+
+
+def registers_of(database: sqlite3.Connection, meter: int) -> list[int]:
+    """The registers of the meter with this id that are rolled up."""
+    rows = database.execute(
+        "WITH RECURSIVE found (register) AS (SELECT min(register) FROM hour WHERE meter = ?1 "
+        "UNION ALL SELECT (SELECT min(register) FROM hour "
+        "WHERE meter = ?1 AND register > found.register) FROM found WHERE register IS NOT NULL) "
+        "SELECT register FROM found WHERE register IS NOT NULL",
+        (meter,),
+    )
+    return [register for (register,) in rows]
+
+
 def _roll_up(database: sqlite3.Connection, meter: int, hour: int) -> None:
-    rows = raw_rows(database, meter, begin_of(hour), begin_of(hour + 1))
+    found = summed(database, meter, begin_of(hour), begin_of(hour + 1))
     database.executemany(
         "INSERT OR REPLACE INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (meter, register, number, *map(_plain, astuple(done)))
-            for (number, register), done in summed(rows).items()
+            for (number, register), done in found.items()
         ],
     )
 

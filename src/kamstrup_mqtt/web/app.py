@@ -233,10 +233,12 @@ class _Pages:
             )
         except UsageError:  # no file yet
             kept = {}
-        found = {name: readout for name, readout in kept.items() if readout is not None}
-        for name in list(found):
-            if (stored := self._house.history.live.latest(name)) is not None:
-                found[name] = stored.readout
+        found = {}
+        for name, readout in kept.items():
+            live = self._house.history.live.latest(name)
+            latest = live.readout if live else readout
+            if latest is not None:
+                found[name] = latest
         return found
 
     async def _meter(self, request: Request) -> str:

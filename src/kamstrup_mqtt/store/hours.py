@@ -1,0 +1,97 @@
+"""The hours of a register, rolled up or not yet, and the readings that tell what it counted."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from datetime import datetime
+from decimal import Decimal
+from itertools import islice
+from typing import Any, NamedTuple
+
+from kamstrup_mqtt.store.codec import RowError, checked, number, taken_of, text_in
+from kamstrup_mqtt.store.consumption import By, Point
+from kamstrup_mqtt.store.rollup import GRACE_US, begin_of, hour_of, rolled_of, summed
+from kamstrup_mqtt.store.rows import tell
+
+_HOURS = (
+    "SELECT hour, unit, first, first_taken, last, last_taken, low, high, total, count FROM hour"
+)
+
+
+class HourRow(NamedTuple):
+    """What a register did in an hour; see `rollup.Hour`."""
+
+    hour: int
+    unit: str
+    first: Decimal
+    first_taken: int
+    last: Decimal
+    last_taken: int
+    low: Decimal
+    high: Decimal
+    total: Decimal
+    readings: int
+
+
+class Hours:
+    """The hours in a history."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def between(self, meter: int, register: int, first: int, last: int) -> Iterator[HourRow]:
+        """Hours of one id, rolled up or not, from `first` to `last`."""
+        yield from self._rolled("hour BETWEEN ? AND ?", meter, register, first, last)
+        yield from (one for one in self._tail(meter, register, last) if one.hour >= first)
+
+    def _rolled(self, where: str, meter: int, register: int, *arguments: int) -> Iterator[HourRow]:
+        """Hours from the table, without those that cannot be read."""
+        rows = self._database.execute(
+            f"{_HOURS} WHERE meter = ? AND register = ? AND {where}", (meter, register, *arguments)
+        )
+        for row in rows:
+            try:
+                yield _hour(row)
+            except (ArithmeticError, TypeError, ValueError, AttributeError) as error:
+                tell(self._database, f"hour {row[0]} of register {register}", error)
+
+    def _tail(self, meter: int, register: int, last: int) -> Iterator[HourRow]:
+        """The hours up to `last` that are not rolled up yet."""
+        rolled = rolled_of(self._database, meter)
+        begin = begin_of(rolled + 1) if rolled is not None else -(1 << 62)
+        for (hour, _), done in summed(
+            self._database, meter, begin, begin_of(last + 1), register
+        ).items():
+            yield HourRow(hour, *astuple(done))
+
+    def points(
+        self, ids: tuple[int, ...], register: int, marks: Sequence[datetime], by: By
+    ) -> list[tuple[Point, str]]:
+        """The readings that tell what was counted between `marks`, with their units."""
+        edges = [hour_of(taken_of(mark) + GRACE_US) for mark in marks]
+        found: dict[tuple[int, Decimal], str] = {}
+        for meter in ids:
+            hours = list(self._tail(meter, register, edges[-1]))
+            if by == "hour":
+                hours += self.between(meter, register, edges[0], edges[-1])
+            for edge in edges if by != "hour" else (edges[0], edges[-1]):
+                for order, where in (("DESC", "<"), ("ASC", ">=")):
+                    beside = self._rolled(
+                        f"hour {where} ? ORDER BY hour {order}", meter, register, edge
+                    )
+                    hours += islice(beside, 1)
+            for hour in hours:
+                found[hour.first_taken, hour.first] = hour.unit
+                found[hour.last_taken, hour.last] = hour.unit
+        return [(Point(*point), unit) for point, unit in sorted(found.items())]
+
+
+def _hour(row: tuple[Any, ...]) -> HourRow:
+    """A row of the table of hours. Raises what comes of one that a wrong byte has changed."""
+    hour, unit, first, first_taken, last, last_taken, low, high, total, readings = row
+    if not isinstance(readings, int) or readings < 1:
+        raise RowError("no hour")
+    return HourRow(
+        hour, text_in(unit), number(first), checked(first_taken), number(last),
+        checked(last_taken), number(low), number(high), number(total), readings,
+    )  # fmt: skip

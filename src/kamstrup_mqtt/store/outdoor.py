@@ -1,0 +1,42 @@
+"""The temperature outside, by the hour, where somebody publishes it."""
+
+import sqlite3
+from datetime import datetime
+from decimal import Decimal
+
+from kamstrup_mqtt.store.codec import number
+from kamstrup_mqtt.store.rows import tell
+
+_HEATING_C = Decimal(18)  # outside, below which houses are heated
+_KNOWN_HOURS = 12
+_WRONG = (ArithmeticError, AttributeError, TypeError, ValueError)  # what a wrong byte brings about
+
+
+def note(database: sqlite3.Connection, value: Decimal, moment: datetime) -> None:
+    """Add a temperature, in °C, to its hour; within a transaction."""
+    hour = int(moment.timestamp()) // 3600
+    total, count = database.execute(
+        "SELECT total, count FROM outdoor WHERE hour = ?", (hour,)
+    ).fetchone() or ("0", 0)
+    try:
+        total, count = number(total) + value, count + 1
+    except _WRONG:  # the hour begins anew
+        total, count = value, 1
+    database.execute("INSERT OR REPLACE INTO outdoor VALUES (?, ?, ?)", (hour, str(total), count))
+
+
+def colder(database: sqlite3.Connection, begin: datetime, end: datetime) -> Decimal | None:
+    """How much colder than 18 °C a day was; None when less than half its hours are known."""
+    hours = database.execute(
+        "SELECT hour, total, count FROM outdoor WHERE hour >= ? AND hour < ?",
+        (int(begin.timestamp()) // 3600, int(end.timestamp()) // 3600),
+    )
+    means = []
+    for hour, total, count in hours:
+        try:
+            means.append(number(total) / count)
+        except _WRONG as error:
+            tell(database, f"the temperature outside of hour {hour}", error)
+    if len(means) < _KNOWN_HOURS:
+        return None
+    return max(Decimal(0), _HEATING_C - sum(means, Decimal(0)) / len(means))

@@ -1,0 +1,118 @@
+"""Rows of the history as readouts. One that cannot be read costs only itself, and is told once."""
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kamstrup_mqtt.readout import Readout
+from kamstrup_mqtt.store.codec import Row, RowError, checked, decode, text_in
+
+# Readouts with their number and the meter's configured name; the rest are the fields of a `Row`.
+# What a wrong byte took the meter or layout from is found too, so that it can be told.
+READOUTS = (
+    "SELECT sequence, name, identity, columns, taken, utc_offset, digits, misdated FROM readout "
+    "LEFT JOIN meter ON meter.id = readout.meter LEFT JOIN layout ON layout.id = readout.layout "
+)
+_MOST_TOLD = 20  # rows of one file that are named in the log
+
+_log = logging.getLogger(__name__)
+_told: dict[str, set[str]] = {}  # what was told of each file
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A readout as stored: its place in the order, the configured meter, and itself.
+
+    `sequence` is 0 for a readout that could not be written yet.
+    """
+
+    sequence: int
+    meter: str
+    readout: Readout
+
+
+def as_text(raw: bytes) -> str | bytes:
+    """Text from the disk; what is none stays bytes, which whoever uses it finds out."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def tell(database: sqlite3.Connection, what: str, error: Exception) -> None:
+    """Log that something in the file cannot be read and is left out, but only once."""
+    path = next(
+        (path for _, name, path in database.execute("PRAGMA database_list") if name == "main")
+    )
+    told = _told.setdefault(path, set())
+    if what in told or len(told) > _MOST_TOLD:
+        return
+    told.add(what)
+    if len(told) > _MOST_TOLD:
+        _log.warning("History %s: more cannot be read, and is left out too", path)
+    else:
+        _log.warning("History %s: %s cannot be read, and is left out: %s", path, what, error)
+
+
+def readouts(
+    database: sqlite3.Connection, rest: str, *arguments: object, most: int | None = None
+) -> Iterator[Stored]:
+    """The readouts that `rest` of the query selects, at most so many, without the unreadable."""
+    if most is not None and most <= 0:
+        return
+    for sequence, name, *columns in database.execute(f"{READOUTS} {rest}", arguments):
+        try:
+            found = Stored(sequence, text_in(name), decode(Row(*columns)))
+        except RowError as error:
+            tell(database, f"readout {sequence}", error)
+            continue
+        yield found
+        if most is not None:
+            most -= 1
+            if most == 0:
+                return
+
+
+def ids_of(database: sqlite3.Connection, meter: str) -> list[int]:
+    """The ids of who was read under this configured name, the latest last."""
+    rows = database.execute("SELECT id FROM meter WHERE name = ? ORDER BY id", (meter,))
+    return [number for (number,) in rows]
+
+
+def latest(database: sqlite3.Connection, meter: str) -> Readout | None:
+    """The last readout of `meter` that was not imported, by order; for no time is to be trusted."""
+    ids = ids_of(database, meter)
+    marks = ", ".join("?" * len(ids))
+    query = f"SELECT latest FROM meter WHERE id IN ({marks})"  # noqa: S608 - question marks
+    lasts = database.execute(query, ids)
+    last = max((one for (one,) in lasts if isinstance(one, int)), default=0)
+    found = readouts(
+        database,
+        f"WHERE sequence <= ? AND sequence > 0 AND +readout.meter IN ({marks}) "
+        "ORDER BY sequence DESC",
+        last, *ids, most=1,
+    )  # fmt: skip
+    return next((one.readout for one in found), None)
+
+
+def raw_rows(
+    database: sqlite3.Connection, meter: int, begin: int, end: int
+) -> Iterator[tuple[int, str, int, str]]:
+    """Number, columns, time and digits of readouts, oldest first, from `begin` to before `end`.
+
+    Without those whose time is wrong. Columns and digits may hold anything.
+    """
+    rows = database.execute(
+        "SELECT sequence, columns, taken, digits FROM readout "
+        "LEFT JOIN layout ON layout.id = readout.layout "
+        "WHERE meter = ? AND misdated = 0 AND taken >= ? AND taken < ? ORDER BY taken",
+        (meter, begin, end),
+    )
+    for sequence, columns, taken, digits in rows:
+        try:
+            checked(taken)
+        except RowError as error:
+            tell(database, f"readout {sequence}", error)
+            continue
+        yield sequence, columns, taken, digits
