@@ -117,7 +117,7 @@ meters:
 - {name: left, port: /dev/ttyUSB0, parameters: all, poll_interval: 5m}
 - {name: right, port: "socket://10.0.0.5:4000", parameters: [energy], poll_interval: 1h}
 homeassistant: {discovery: true, prefix: homeassistant}
-history: {path: history.db, keep: 2y}
+history: {path: history.db, keep: 2y, max_size: 2GB}
 web: {listen: "127.0.0.1:8402"}
 log: {level: debug, file: logs/debug.log}
 """
@@ -126,6 +126,7 @@ log: {level: debug, file: logs/debug.log}
         ("left", "heat/left"),
         ("right", "heat/right"),
     ]
+    assert config.history.max_bytes == 2 << 30
     assert config.log.file == tmp_path / "logs" / "debug.log"
 
 

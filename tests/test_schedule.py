@@ -17,6 +17,7 @@ from kamstrup_mqtt.gateway.schedule import (
     next_at,
     next_due,
     retry_delay,
+    size_bytes,
 )
 
 DAY = 86400.0
@@ -142,3 +143,17 @@ def test_a_budget_says_when_there_is_room_again() -> None:
     assert budget.free_at(40) == 10 + DAY
     assert budget.free_at(10 + DAY) == 10 + DAY
     assert Budget(None, []).free_at(5) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "megabytes"),
+    [("500MB", 500), ("1GB", 1024), ("1.5 gb", 1536), ("2G", 2048), ("1mib", 1), ("2048 kB", 2)],
+)
+def test_a_size(given: str, megabytes: int) -> None:
+    assert size_bytes(given) == megabytes << 20
+
+
+@pytest.mark.parametrize("given", ["", "1", "GB", "-1GB", "900kB", "1PB", "9999999TB", "1 GB 2"])
+def test_no_size(given: str) -> None:
+    with pytest.raises(ValueError):
+        size_bytes(given)

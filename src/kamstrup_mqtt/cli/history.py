@@ -281,7 +281,7 @@ async def _with_history(path: Path, work: Callable[[History], Coroutine[Any, Any
     from kamstrup_mqtt.gateway.config import load_config  # noqa: PLC0415 - loads the gateway
 
     config = load_config(path).history
-    history = History(config.path, config.keep_s)
+    history = History(config.path, config.keep_s, config.max_bytes)
     await history.open()
     try:
         return await work(history)

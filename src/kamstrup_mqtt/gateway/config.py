@@ -31,10 +31,12 @@ from kamstrup_mqtt.gateway.schedule import (
     interval_seconds,
     keep_seconds,
     longest_gap,
+    size_bytes,
 )
 from kamstrup_mqtt.gateway.source import Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
+from kamstrup_mqtt.store import MAX_BYTES
 from kamstrup_mqtt.web.peers import is_local, parse_network
 from kamstrup_mqtt.web.settings import Price, WebSettings
 
@@ -136,6 +138,11 @@ class _History(_Section):
         BeforeValidator(lambda value: keep_seconds(str(value))),
         Field(description="how long readouts are kept: days, weeks or years, such as 90d or 2y"),
     ] = 2 * 365 * 86400.0
+    max_size: Annotated[
+        int,
+        BeforeValidator(lambda value: size_bytes(str(value))),
+        Field(description="what the file may take, from 1MB: such as 500MB or 2GB"),
+    ] = MAX_BYTES
 
 
 class LogSettings(_Section):
@@ -198,10 +205,11 @@ class MeterConfig:
 
 @dataclass(frozen=True, slots=True)
 class HistoryConfig:
-    """Where readouts are kept, and for how many seconds."""
+    """Where readouts are kept, for how many seconds, and how many bytes that may take."""
 
     path: Path
     keep_s: float
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +265,11 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
             )
     if source.faults:
         raise ConfigError(source.faults)
-    history = HistoryConfig(content.history.path or history_path, content.history.keep)
+    history = HistoryConfig(
+        content.history.path or history_path,
+        content.history.keep,
+        content.history.max_size,
+    )
     return Config(
         content.mqtt,
         _meters(content),

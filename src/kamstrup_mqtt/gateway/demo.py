@@ -69,7 +69,7 @@ async def _live_through_the_past(meter: SimulatedMeter, config: HistoryConfig) -
         past(meter, registers, now - timedelta(days=400), recent, timedelta(days=1)),
         past(meter, registers, recent + timedelta(hours=1), now),
     )
-    history = History(config.path, config.keep_s)
+    history = History(config.path, config.keep_s, config.max_bytes)
     await history.open()
     await history.take_in((SINGLE_METER, readout) for readout in readouts)
     await history.close()

@@ -64,7 +64,7 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
         UsageError: another gateway runs with this configuration, or the capture cannot be written.
 
     """
-    history = History(config.history.path, config.history.keep_s)
+    history = History(config.history.path, config.history.keep_s, config.history.max_bytes)
     statuses: Board[MeterStatus] = Board()
     supervisor = Supervisor()
     readers = {
