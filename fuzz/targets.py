@@ -38,7 +38,7 @@ from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssista
 from kamstrup_mqtt.simulator import ReplayedMeter
 from kamstrup_mqtt.store import codec
 from kamstrup_mqtt.store.exchange import columns_of, read_csv, to_json_line, write_csv
-from kamstrup_mqtt.store.rollup import summed
+from kamstrup_mqtt.store.rollup import Hour
 from kamstrup_mqtt.web.figures import latest
 from kamstrup_mqtt.web.metrics import exposition
 
@@ -131,9 +131,16 @@ def _is_followed(first: Readout, second: Readout) -> None:
         json.loads(device.states(readout.time))
         row = codec.encode(readout)
         rows.append((row.columns, row.taken, row.digits))
-    for hour in summed(rows).values():
-        told = (hour.first, hour.last)[: hour.count]
-        assert Fraction(hour.total) == sum(map(Fraction, told))
+    sums: dict[tuple[int, str], Hour] = {}
+    for columns, taken, digits in rows:
+        for register, unit, value in codec.numbers(columns, digits):
+            if (hour := sums.get((register, unit))) is not None:
+                hour.add(value, taken)
+                assert Fraction(hour.total) == Fraction(hour.first) + Fraction(value)
+            else:
+                sums[register, unit] = Hour(
+                    unit, value, taken, value, taken, value, value, value, 1
+                )
 
 
 def commands(data: bytes) -> None:
