@@ -46,7 +46,8 @@ Target = Callable[[bytes], None]
 
 _METER = MeterIdentity("71343479", "0402", "F1", "403")
 _NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-_CONFIG = Path(tempfile.mkdtemp(prefix="kamstrup-fuzz-")) / "config.yaml"
+_FOLDER = tempfile.TemporaryDirectory(prefix="kamstrup-fuzz-")  # removed at the end
+_CONFIG = Path(_FOLDER.name) / "config.yaml"
 
 
 class Nobody:
