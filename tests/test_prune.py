@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,8 @@ import pytest
 from kamstrup_mqtt.store import Archive
 from kamstrup_mqtt.store.codec import taken_of
 
-from .test_history import YEAR_S, numbers, opened, readout
+from .test_history import NOW, YEAR_S, numbers, opened, readout
 
-NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 PAD = "0" * 250  # what a readout of many registers takes
 

@@ -209,8 +209,9 @@ def _reading(cell: str, column: Column, mark: str) -> Reading | None:
         return Reading(number, name, None, unit)
     if text == _EMPTY:
         text = ""
-    if kind == "number" and mark != ",":
-        text = text.replace(",", ".")
+    if kind == "number":
+        text = text.upper()  # as in 1E5
+        text = text.replace(",", ".") if mark != "," else text
     try:
         value = parsed(kind, text)
     except (InvalidOperation, ValueError, TypeError):

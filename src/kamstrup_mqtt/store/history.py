@@ -174,7 +174,9 @@ class History:
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            if error.sqlite_errorcode == sqlite3.SQLITE_CORRUPT_INDEX:  # by a wrong byte in a row
+            if (
+                getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_INDEX
+            ):  # by a wrong byte in a row
                 self._connect().execute("REINDEX readout")
             else:  # it is checked when it is opened again, and rows that are lost are removed
                 self._disconnect()
