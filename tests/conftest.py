@@ -27,7 +27,8 @@ class Clock:
     """A wall clock for a process of its own, which a test may set; the monotonic one is real."""
 
     def __init__(self, folder: Path) -> None:
-        (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+        assert library, "faketime is missing: `make test` installs it as root"
         self._file = folder / "clock"
         self.env = {
             "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self._file),

@@ -164,7 +164,7 @@ def test_a_secret_in_an_alias_is_warned_about(tmp_path: Path) -> None:
 def test_a_configuration_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, said in (
-        (tmp_path / "pipe", "cannot be read: it is a pipe, not a file"),
+        (tmp_path / "pipe", "cannot be read: it is a pipe that nothing comes out of"),
         (Path("/dev/zero"), "cannot be read: it is a device, not a file"),
         (tmp_path, "cannot be read: Is a directory"),
         (tmp_path / ("x" * 300), "no file can be named"),

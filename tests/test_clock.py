@@ -5,12 +5,22 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiomqtt
 import pytest
 
-from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
+from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_tcp
 
 from .conftest import Clock, kamstrup_mqtt
-from .gateway import FAST, Background, Broker, next_of, stop, watching, write_config
+from .gateway import (
+    FAST,
+    Background,
+    Broker,
+    log_until,
+    next_of,
+    stop,
+    watching,
+    write_config,
+)  # fmt: skip
 
 HOUR_S = 3600
 
@@ -64,3 +74,39 @@ async def test_a_clock_that_was_behind_at_the_start_moves_the_moments(
         values = json.loads(await next_of(messages, "kamstrup/values", 110))
         stop(gateway)
     assert values["timestamp"].startswith("2026-11-24T12:00:0")
+
+
+async def test_a_clock_behind_at_the_start_does_not_use_up_the_budget(
+    mosquitto: Broker, background: Background, tmp_path: Path, clock: Clock
+) -> None:
+    """A Raspberry Pi after a power cut, whose clock is set a while after the start."""
+    broker = mosquitto()
+    budget = ("poll_interval: 28", "poll_interval: 1s\n    max_readings_per_day: 3")
+    async with serve_tcp(SimulatedMeter()) as port, watching(broker.port) as messages:
+        config = write_config(tmp_path, broker.port, port, budget)
+        gateway = background("run", "-c", str(config), env=clock.env)
+        for _ in range(3):
+            await next_of(messages, "kamstrup/values", 60)
+        stop(gateway)
+        clock.set(-30 * 24 * HOUR_S)
+        gateway = background("run", "-c", str(config), env=clock.env)
+        await log_until(gateway, "the clock of this machine says less")
+        clock.set(2 * 24 * HOUR_S)  # two days without power
+        await next_of(messages, "kamstrup/values", 60)
+        stop(gateway)
+
+
+async def test_a_new_interval_leaves_the_next_try_where_it_was(
+    mosquitto: Broker, background: Background, tmp_path: Path
+) -> None:
+    broker = mosquitto()
+    meter = SimulatedMeter(faults={Fault.HANG_UP: 1.0})
+    async with serve_tcp(meter) as port, watching(broker.port) as messages:
+        gateway = background("run", "-c", str(write_config(tmp_path, broker.port, port)))
+        await log_until(gateway, "Next try in")
+        async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+            await client.publish("kamstrup/poll_interval", "24h")
+        await log_until(gateway, "reading every 24 h")
+        meter.faults.clear()
+        await next_of(messages, "kamstrup/values", 60)
+        stop(gateway)

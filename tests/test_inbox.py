@@ -25,6 +25,20 @@ async def interval(messages: asyncio.Queue[Message], seconds: float) -> None:
         pass
 
 
+async def until_25_minutes(port: int, messages: asyncio.Queue[Message]) -> set[float]:
+    """Set that, which arrives behind what is retained; gives the intervals told meanwhile."""
+    told: set[float] = set()
+    async with asyncio.timeout(60):
+        while 1500 not in told:
+            await send(port, "25")  # until the gateway has subscribed
+            await asyncio.sleep(0.5)
+            while not messages.empty():
+                topic, payload, _ = messages.get_nowait()
+                if topic == "kamstrup/state":
+                    told.add(json.loads(payload)["poll_interval"])
+    return told
+
+
 async def test_two_intervals_in_flight_are_no_endless_loop(
     mosquitto: Broker, background: Background, tmp_path: Path
 ) -> None:
@@ -57,11 +71,8 @@ async def test_an_old_retained_interval_does_not_beat_a_newer_command(
         async with watching(broker.port) as messages:
             gateway = background("run", "-c", config)
             await interval(messages, 1200)
-            await asyncio.sleep(2)  # the old one comes with the subscription
+            assert await until_25_minutes(broker.port, messages) <= {1200, 1500}
             stop(gateway)
-            said = [messages.get_nowait() for _ in range(messages.qsize())]
-            states = [json.loads(text) for topic, text, _ in said if topic == "kamstrup/state"]
-            assert all(state["poll_interval"] == 1200 for state in states)
             await send(broker.port, "30", retain=True)  # news, while nobody listened
         async with watching(broker.port) as messages:
             gateway = background("run", "-c", config)
@@ -84,3 +95,23 @@ async def test_what_is_no_interval_is_judged_whole_and_harmless(
         log = stop(gateway)
     assert log.count("is ignored: expected minutes such as 28") == 4
     assert log.count("Connected to broker") == 1
+
+
+async def test_a_retained_interval_is_old_however_many_others_were_set_since(
+    mosquitto: Broker, background: Background, tmp_path: Path
+) -> None:
+    broker = mosquitto()
+    async with serve_tcp(SimulatedMeter()) as port:
+        await send(broker.port, "5", retain=True)
+        config = str(write_config(tmp_path, broker.port, port))
+        async with watching(broker.port) as messages:
+            gateway = background("run", "-c", config)
+            await interval(messages, 300)
+            await send(broker.port, *(str(minutes) for minutes in range(100, 140)))
+            await interval(messages, 139 * 60)
+            stop(gateway)
+        async with watching(broker.port) as messages:
+            gateway = background("run", "-c", config)
+            await interval(messages, 139 * 60)
+            assert await until_25_minutes(broker.port, messages) <= {139 * 60, 1500}
+            stop(gateway)

@@ -2,14 +2,17 @@
 
 import os
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from kamstrup_mqtt.gateway.config import load_config
+from kamstrup_mqtt.gateway.log import check_log
 
 from .conftest import kamstrup_mqtt
-from .test_config import MINIMAL, faults, load
+from .test_config import MINIMAL, OLDER, faults, load
 from .test_files import JPEG, foreign_database
 from .test_history import opened, readout
 
@@ -121,6 +124,32 @@ def test_an_empty_password_file_is_a_fault(tmp_path: Path, content: str) -> None
     os.mkfifo(tmp_path / "password")
     (fault,) = faults(tmp_path, text)
     assert "password_file: cannot be read: " in fault
-    assert "is a pipe, not a file" in fault
+    assert "it is a pipe that nothing comes out of" in fault
     (fault,) = faults(tmp_path, text.replace("file: password", "file: /dev/zero"))
-    assert "/dev/zero is a device, not a file" in fault
+    assert "it is a device, not a file" in fault
+
+
+def test_a_configuration_and_a_password_may_come_out_of_a_pipe(tmp_path: Path) -> None:
+    """As with `-c <(sops -d config.yaml)`."""
+    text = OLDER.read_text()
+    for name in ("config", "password"):
+        os.mkfifo(tmp_path / name)
+
+    def write(name: str, content: str) -> None:
+        (tmp_path / name).write_text(content)
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(
+            write, "config", text.replace("password: changeit", "password_file: password")
+        )
+        threads.submit(write, "password", "s3cret\n")
+        time.sleep(0.5)
+        config = load_config(tmp_path / "config", {})
+    assert config.mqtt.password is not None
+    assert config.mqtt.password.get_secret_value() == "s3cret"
+
+
+def test_a_log_that_somebody_cut_is_ours_still(tmp_path: Path) -> None:
+    log = tmp_path / "gateway.log"
+    log.write_text("  and the rest of a trace\n" + 2 * "2026-11-23 10:28:00 INFO    Stopped\n")
+    check_log(log)

@@ -104,7 +104,6 @@ async def test_who_is_allowed_needs_no_password(tmp_path: Path, background: Back
             async with behind(source) as client:
                 answer = await client.get(f"{url}api/meters", headers=headers)
                 assert answer.status_code == status, (source, headers)
-                assert ("web.hosts" in answer.text) is (status == 401 and source == "127.0.0.2")
 
 
 async def test_without_a_password_nobody_else_gets_in(

@@ -6,6 +6,7 @@ looked at before anything opens it for writing; a pipe or device is not even ope
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kamstrup_mqtt.errors import UsageError
 
 _LONGEST_NAME = 255  # bytes of each part
 _LONGEST_PATH = 4095
+_PIPE_S = 10.0  # what writes into a pipe may take
 _LOOKED_AT = 65536  # bytes at the beginning, which tell whose a file is
 
 _KINDS = (
@@ -62,6 +64,39 @@ def beginning(path: Path, most: int = _LOOKED_AT) -> bytes:
     """The first bytes of a file. Raises OSError."""
     with path.open("rb") as file:
         return file.read(most)
+
+
+def contents(path: Path, most: int) -> bytes:
+    """What is in a file, or comes out of a pipe within a while; at most `most` bytes.
+
+    Raises:
+        UsageError: no file can have this name.
+        OSError: it cannot be read, is neither file nor pipe, or nothing comes out of the pipe.
+
+    """
+    check_name(path)
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return beginning(path, most)
+    if not stat.S_ISFIFO(mode):
+        raise OSError(0, f"it is {what_is_at(path)}, not a file")
+    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # one that nobody writes to blocks nobody
+    found, deadline = b"", time.monotonic() + _PIPE_S
+    try:
+        while len(found) < most and time.monotonic() < deadline:
+            try:
+                data = os.read(pipe, most - len(found))
+            except BlockingIOError:
+                time.sleep(0.02)
+                continue
+            if not data:
+                break
+            found += data
+    finally:
+        os.close(pipe)
+    if not found:
+        raise OSError(0, "it is a pipe that nothing comes out of")
+    return found
 
 
 def check_ours(path: Path, kind: str, is_ours: Callable[[bytes], bool]) -> None:

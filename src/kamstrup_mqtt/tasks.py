@@ -13,13 +13,13 @@ _PATIENCE_S = 1.0  # how long a cancelled task may take before it is cancelled a
 
 
 async def run_together(*works: Coroutine[Any, Any, None]) -> None:
-    """Do all of `works` until the first one ends, then end the others.
+    """Do all of `works`, as tasks of their names, until the first one ends; then end the others.
 
     Raises:
         Exception: what the first one that failed raised.
 
     """
-    tasks = [asyncio.create_task(work) for work in works]
+    tasks = [asyncio.create_task(work, name=getattr(work, "__name__", None)) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         ended = [task for task in tasks if task.done()]

@@ -1,8 +1,8 @@
 """What comes in over MQTT: hands commands to the reader they are meant for, and never publishes.
 
 An interval that was set lives in the history, so that it outlives a restart. A broker repeats what
-it retained at each connection: that counts only when it was not heard before, for it must not beat
-a newer command.
+it retained at each connection: that counts only when it is news, for it must not beat a newer
+command.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.gateway.commands import COMMANDS, Commanded
-from kamstrup_mqtt.gateway.texts import printable
+from kamstrup_mqtt.gateway.log import printable
 from kamstrup_mqtt.store import History
 
 _LASTING = "poll_interval"  # the command that is kept
-_HEARD = 20  # messages on its topic that are remembered; the latest is the last
+_LATEST = 20  # messages on its topic that are remembered; any of them may be what is retained
 
 _log = logging.getLogger(__name__)
 
@@ -33,16 +33,20 @@ class Inbox:
     def __init__(self, readers: Mapping[str, Commanded], history: History) -> None:
         self._readers = readers
         self._history = history
-        self._heard: dict[str, list[str]] = {}  # by meter
+        self._retained: dict[str, bytes] = {}  # by meter: what the broker repeated last
+        self._latest: dict[str, list[bytes]] = {}  # by meter: what was set, the last one is valid
 
     async def restore(self) -> None:
         """Have the readers go on with what was set before the start."""
         for meter in self._readers:
             kept = await self._history.setting(meter, _LASTING)
-            with contextlib.suppress(ValueError, TypeError):  # damaged: as if nothing had been set
-                self._heard[meter] = [str(text) for text in json.loads(kept or "[]")]
-            if heard := self._heard.get(meter):
-                self._carry_out(meter, _LASTING, heard[-1].encode())
+            # A damaged one counts as none.
+            with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+                found = json.loads(kept or "{}")
+                self._latest[meter] = [str(text).encode() for text in found["latest"]]
+                self._retained[meter] = str(found["retained"]).encode()
+            if latest := self._latest.get(meter):
+                self._carry_out(meter, _LASTING, latest[-1])
 
     async def take(self, meter: str, command: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001
         """Carry out a command that came in; what cannot be meant is logged.
@@ -54,14 +58,23 @@ class Inbox:
             retained: whether it is one that the broker kept.
 
         """
-        heard = self._heard.get(meter, [])
-        if retained and payload.decode(errors="replace") in heard:
+        if command != _LASTING:
+            self._carry_out(meter, command, payload)
             return
-        if self._carry_out(meter, command, payload) and command == _LASTING:
-            text = payload.decode()
-            self._heard[meter] = [*(one for one in heard if one != text), text][-_HEARD:]
-            kept = json.dumps(self._heard[meter])
-            await self._history.set_setting(meter, _LASTING, kept)
+        latest = self._latest.get(meter, [])
+        if retained:
+            known = payload == self._retained.get(meter) or payload in latest
+            self._retained[meter] = payload
+            if known:
+                return
+        if self._carry_out(meter, command, payload):
+            latest = [*(one for one in latest if one != payload), payload]
+            self._latest[meter] = latest[-_LATEST:]
+            kept = {
+                "latest": [one.decode() for one in self._latest[meter]],
+                "retained": self._retained.get(meter, b"").decode(errors="replace"),
+            }
+            await self._history.set_setting(meter, _LASTING, json.dumps(kept))
 
     def _carry_out(self, meter: str, command: str, payload: bytes) -> bool:
         try:

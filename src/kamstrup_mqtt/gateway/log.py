@@ -12,7 +12,7 @@ from kamstrup_mqtt.files import check_ours
 _LINE = ("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
 _FILE_BYTES = 1_000_000
 _OLD_FILES = 5
-_BEGIN = re.compile(rb"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{4,8} ", re.MULTILINE)
+_BEGIN = re.compile(rb"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{4,8} ")
 
 
 def log_to_stderr(level: str) -> None:
@@ -41,11 +41,11 @@ def check_log(path: Path) -> None:
 
 
 def _is_log(beginning: bytes) -> bool:
-    """Whether a file begins as our logs do; a power cut may have left zeros there."""
-    lines = beginning.lstrip(b"\0")
-    if len(lines) == len(beginning):
-        return _BEGIN.match(lines) is not None
-    return not lines or _BEGIN.search(lines) is not None
+    """Whether a file begins as our logs do; a power cut may have left zeros, somebody may cut it."""
+    found = [_BEGIN.match(line) is not None for line in beginning.lstrip(b"\0").splitlines()]
+    if beginning.startswith(b"\0"):
+        return any(found) or not found
+    return found[0] or 2 * sum(found) > len(found)
 
 
 def log_to_file(path: Path) -> None:
@@ -65,3 +65,8 @@ def log_to_file(path: Path) -> None:
         raise UsageError(f"log.file {path} cannot be written: {error.strerror}") from error
     handler.setFormatter(logging.Formatter(*_LINE))
     logging.getLogger().addHandler(handler)
+
+
+def printable(text: str, most: int = 200) -> str:
+    """`text` on one line, without what would steer a terminal, cut to `most` characters."""
+    return "".join(c if c.isprintable() else "?" for c in text[:most])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kamstrup_mqtt.errors import UsageError
-from kamstrup_mqtt.files import beginning, check_name, has_content, is_same
+from kamstrup_mqtt.files import check_name, contents, is_same
 from kamstrup_mqtt.gateway.checks import is_true
 from kamstrup_mqtt.gateway.log import check_log, log_names
 from kamstrup_mqtt.gateway.source import Source
@@ -106,8 +106,7 @@ def _read_password(source: Source) -> None:
     if (path := _named(source, *key)) is None:
         return
     try:
-        has_content(path)
-        password = beginning(path, LONGEST + 1).decode().rstrip("\r\n")
+        password = contents(path, LONGEST + 1).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError, UsageError) as error:
         source.fault(key, f"cannot be read: {error}")
         return

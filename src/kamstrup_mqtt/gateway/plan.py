@@ -65,9 +65,12 @@ class Plan:
         )
 
     def remember(self, taken: list[float]) -> None:
-        """Count the readings of the last 24 hours that an earlier run took, by unix time."""
+        """Count the readings of the last 24 hours that an earlier run took, by unix time.
+
+        What is still to come was stamped by another clock, and may be of any day.
+        """
         now, clock = time.time(), time.monotonic()  # the wall clock may be set, this one not
-        counted = [clock - max(0.0, now - at) for at in taken]
+        counted = [clock - (now - at) for at in taken if at <= now]
         self._budget = Budget(self._meter.max_readings_per_day, counted)
 
     def spend(self) -> None:

@@ -52,7 +52,7 @@ class Reader:
         statuses: Board[MeterStatus],
         tap: Tap | None = None,
     ) -> None:
-        self.alive_at = time.monotonic()  # when its loop last went round
+        self._alive_at = time.monotonic()  # when its loop last went round
         self._meter = meter
         self._history = history
         self._statuses = statuses
@@ -63,6 +63,7 @@ class Reader:
         self._plan = Plan(meter)
         self._asked = asyncio.Event()  # somebody wants something before the next reading is due
         self._wanted: dict[int, None] = {}  # the registers asked for, in order
+        self._began = False
         self._failures = 0
         self._said: tuple[str, float] = ("", 0.0)  # the last fault in the log, and when
         self._reason = ""
@@ -72,6 +73,11 @@ class Reader:
         self._today = _now().date()
         self._at_midnight = Counters()
         self._info_code: int | None = None
+
+    @property
+    def alive_at(self) -> float:
+        """When it last got on: its loop, or a telegram of a long readout."""
+        return max(self._alive_at, time.monotonic() - self._session.idle_s)
 
     @property
     def complaint(self) -> str:
@@ -101,31 +107,32 @@ class Reader:
     def note_failure(self, cause: str) -> None:
         """Say in the state that the reading failed in a way nobody foresaw, and is started anew."""
         self._failures += 1
-        self._reason = f"the reading failed, and is started again: {cause}"
+        self._reason = cause
         self._monitor.failed(KamstrupError(self._reason), _now(), time.monotonic())
         self._report()
 
     async def run(self) -> None:
         """Read until cancelled; a meter or port that is absent is tried again."""
-        self._freshness.forget()  # it may be what made an earlier run fail
-        since = datetime.now(UTC) - timedelta(seconds=DAY_S)
-        self._plan.remember(await self._history.times(self._meter.name, since))
-        await self._go_on_from_earlier()
-        _log.info(
-            "%s: reading %d registers from %s",
-            self._meter.name,
-            len(self._meter.registers),
-            self._meter.port,
-        )
-        self._plan.introduce()
+        self._freshness.forget()  # it may be what made an earlier try fail
+        if not self._began:
+            self._began = True
+            await self._go_on_from_earlier()
+            _log.info(
+                "%s: reading %d registers from %s",
+                self._meter.name,
+                len(self._meter.registers),
+                self._meter.port,
+            )
+            self._plan.introduce()
         due: float | None = None
+        wake = self._next_try(self._plan.next_due(None)) if self._failures else time.time()
         try:
-            registers = await self._wait(time.time())
+            registers = await self._wait(wake, fault=self._failures > 0)
             while True:
                 fault = await self._read(registers)
                 due = wake = self._plan.next_due(due)
                 if fault is not None:
-                    wake = self._next_try(fault, due)
+                    wake = self._next_try(due, is_port=isinstance(fault, PortError))
                     self._complain(fault, wake)
                 registers = await self._wait(wake, fault=fault is not None)
         finally:
@@ -152,7 +159,7 @@ class Reader:
         self._plan.spend()
         if self._failures or readout.meter.serial != self._identity.serial:
             _log.info("%s: %s", self._meter.name, _introduce(readout))
-        self._failures, self._reason, self._said = 0, "", ("", 0.0)
+        self._reason, self._said = "", ("", 0.0)
         self._identity = readout.meter
         self._monitor.heard(_now(), time.monotonic())
         if complete and self._missing != readout.missing:
@@ -164,6 +171,7 @@ class Reader:
         self._report()
         if readout.readings:
             await self._history.append(self._meter.name, readout)
+        self._failures = 0
         return None
 
     async def _ask(self, registers: tuple[int, ...], *, complete: bool) -> Readout:
@@ -191,8 +199,16 @@ class Reader:
     async def _go_on_from_earlier(self) -> None:
         """Let what an earlier run read last say what can be now: the clock, and the totals."""
         last = await self._history.latest(self._meter.name)
-        if last is None:
-            return
+        if last is not None:
+            await self._wait_for_clock(last)
+            age_s = max(0.0, time.time() - last.time.timestamp())
+            self._plausibility.accept(last, time.monotonic() - age_s, {})
+        if self._meter.max_readings_per_day is not None:
+            since = datetime.now(UTC) - timedelta(seconds=DAY_S)
+            self._plan.remember(await self._history.times(self._meter.name, since))
+
+    async def _wait_for_clock(self, last: Readout) -> None:
+        """Wait a while for a clock that says less than at the last readout."""
         taken = last.time.timestamp()
         if time.time() < taken:
             _log.warning(
@@ -204,10 +220,8 @@ class Reader:
             )
             end = time.monotonic() + _CLOCK_S
             while time.time() < taken and time.monotonic() < end:
-                self.alive_at = time.monotonic()
+                self._alive_at = time.monotonic()
                 await asyncio.sleep(1)
-        age_s = max(0.0, time.time() - taken)
-        self._plausibility.accept(last, time.monotonic() - age_s, {})
 
     async def _held_to_reason(self, readout: Readout) -> Readout:
         """`readout` without totals that cannot be and that the meter does not say twice."""
@@ -257,7 +271,7 @@ class Reader:
             asked = self._asked.is_set()
             self._asked.clear()
             free = self._plan.free_at()
-            self.alive_at = clock = time.monotonic()
+            self._alive_at = clock = time.monotonic()
             if clock >= end:
                 return self._take_wanted(self._meter.registers)
             if self._wanted and free <= clock:
@@ -270,11 +284,8 @@ class Reader:
                 end = clock
                 continue
             wake = self._plan.next_due(None)
-            end = (
-                wake - offset
-                if asked or (self._plan.is_cron and not fault)
-                else min(end, wake - offset)
-            )
+            moves = not fault and (asked or self._plan.is_cron)
+            end = wake - offset if moves else min(end, wake - offset)
 
     def _take_wanted(self, registers: tuple[int, ...]) -> tuple[int, ...]:
         """Give `registers` to read now; what else is wanted is read next."""
@@ -290,10 +301,10 @@ class Reader:
             await self._session.ping()
             self._report()
 
-    def _next_try(self, fault: KamstrupError, due: float) -> float:
+    def _next_try(self, due: float, *, is_port: bool = False) -> float:
         """When to try again after a fault: sooner than `due`, but a meter is spared in the end."""
         now = time.time()
-        if isinstance(fault, PortError):
+        if is_port:
             return min(due, now + retry_delay(self._failures, _PORT_RETRY_S))
         delay_s = retry_delay(self._failures, max(self._plan.interval_s, _SPARING_S))
         return min(max(due, now + _SPARING_S), now + delay_s)

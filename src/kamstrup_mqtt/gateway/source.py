@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from kamstrup_mqtt.errors import UsageError
-from kamstrup_mqtt.files import beginning, check_name, what_is_at
+from kamstrup_mqtt.files import contents
 from kamstrup_mqtt.gateway.document import Document, KeyPath, TooMuch
-from kamstrup_mqtt.gateway.texts import printable
+from kamstrup_mqtt.gateway.log import printable
 
 ENVIRONMENT_PREFIX = "KAMSTRUP_"
 MOST_FAULTS = 100  # that are told; nobody mends more at once
@@ -104,11 +104,7 @@ class Source:
             self.section(section)[key] = value
 
     def _text(self) -> str:
-        check_name(self.path)
-        kind = what_is_at(self.path)
-        if kind is not None and not self.path.is_dir():  # which reading it tells
-            raise OSError(0, f"it is {kind}, not a file")
-        content = beginning(self.path, _MOST_BYTES + 1)
+        content = contents(self.path, _MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise TooMuch(1, f"is larger than {_MOST_BYTES // 1_000_000} MB")
         return content.decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""What the texts of a configuration may hold, and what of a text is fit for a line of the log."""
+"""What the texts of a configuration may hold."""
 
 import re
 
@@ -16,11 +16,6 @@ _NOT_SECRET = re.compile(f"[{_HALVES}]")
 # Keys whose texts may go over several lines, and such that may hold anything.
 _LINES = frozenset({"parameters", "poll_at"})
 _SECRETS = frozenset({"password"})
-
-
-def printable(text: str, most: int = 200) -> str:
-    """`text` on one line, without what would steer a terminal, cut to `most` characters."""
-    return "".join(c if c.isprintable() else "?" for c in text[:most])
 
 
 def clean(text: str, keys: tuple[str | int, ...]) -> tuple[str, str | None]:

@@ -28,7 +28,7 @@ _LAST_RETRY_S = 15.0
 # as by another client of the same name, does not.
 _HELD_S = 5.0
 _PROOF_S = 30.0
-_TASKS = ("connection", "statuses", "readouts", "backlog")  # that must get on
+_TASKS = ("_follow_statuses", "_follow_readouts", "_drain", "_prove")  # that must get on
 _STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
@@ -84,7 +84,7 @@ class MqttOutput:
         outdoor_topic: str | None = None,
     ) -> None:
         self.connected = False
-        self._got_on_at = {"connection": time.monotonic()}  # each task of the publishing
+        self._got_on_at = {"run": time.monotonic()}  # by task of the publishing
         self._settings = settings
         self._publications = {meter.meter: meter for meter in publications}
         self._history = history
@@ -134,7 +134,7 @@ class MqttOutput:
         loop = asyncio.get_running_loop()
         retry_s = _FIRST_RETRY_S
         while True:
-            self._got_on_at = {"connection": time.monotonic()}
+            self._got_on_at = {"run": time.monotonic()}
             began, reason = loop.time(), ""
             try:
                 await self._connection()
@@ -171,8 +171,7 @@ class MqttOutput:
                 self._said = ""
                 self.connected = True
                 self._announcer.reconnected()
-                for task in _TASKS:
-                    self._got_on(task)
+                self._got_on_at = dict.fromkeys(_TASKS, time.monotonic())
                 # The listening ends as soon as the connection does, and so cancels a publish
                 # that would wait for its confirmation.
                 await run_together(
@@ -193,17 +192,20 @@ class MqttOutput:
         """See now and then that the broker still takes what we say, and that all tasks get on."""
         while True:
             await session.confirm()
-            self._got_on("connection")
+            self._got_on()
             await asyncio.sleep(_PROOF_S)
             if self.alive_at < time.monotonic() - _STALLED_S:
                 raise MqttError("the publishing stalled")
 
-    def _got_on(self, task: str) -> None:
-        self._got_on_at[task] = time.monotonic()
+    def _got_on(self) -> None:
+        """Note that the task that calls this gets on, if it must."""
+        task = asyncio.current_task()
+        if task is not None and task.get_name() in self._got_on_at:
+            self._got_on_at[task.get_name()] = time.monotonic()
 
-    async def _next(self, task: str, news: Awaitable[T], otherwise: T) -> T:
-        """Wait for `news`, but not so long that nobody knows whether `task` still gets on."""
-        self._got_on(task)
+    async def _next(self, news: Awaitable[T], otherwise: T) -> T:
+        """Wait for `news`, but not so long that nobody knows whether we still get on."""
+        self._got_on()
         try:
             async with asyncio.timeout(_PROOF_S):
                 return await news
@@ -213,7 +215,7 @@ class MqttOutput:
     async def _follow_statuses(self, session: Session) -> None:
         cursor = 0
         while True:
-            for entry in await self._next("statuses", self._statuses.after(cursor), []):
+            for entry in await self._next(self._statuses.after(cursor), []):
                 topic = f"{self._publications[entry.meter].topic}/state"
                 await self._say(session, topic, entry.content.to_json())
                 await self._announcer.note_status(session, entry.meter, entry.content)
@@ -224,8 +226,7 @@ class MqttOutput:
         cursor = 0 if self._settings.retain else self._cursor
         await self._announcer.announce_all(session)
         while True:
-            for entry in await self._next("readouts", self._history.live.after(cursor), []):
-                self._got_on("readouts")
+            for entry in await self._next(self._history.live.after(cursor), []):
                 await self._publish_values(session, entry.meter, entry.content.readout)
                 if entry.content.sequence:
                     self._delivered.add(entry.content.sequence)
@@ -241,10 +242,10 @@ class MqttOutput:
         self._late_until = max(self._late_until, await history.head())
         told = False
         while True:
+            self._got_on()
             self._news.clear()
             begun = cursor
             for stored in await history.after(cursor, _BATCH):
-                self._got_on("backlog")
                 if stored.sequence > self._late_until:
                     break  # its turn on the live topic is still to come
                 publication = self._publications.get(stored.meter)
@@ -265,7 +266,7 @@ class MqttOutput:
                 self._delivered = {number for number in self._delivered if number > cursor}
             else:
                 told = False
-                await self._next("backlog", self._news.wait(), otherwise=True)
+                await self._next(self._news.wait(), otherwise=True)
 
     async def _publish_values(self, session: Session, meter: str, readout: Readout) -> None:
         settings, publication = self._settings, self._publications[meter]
@@ -328,7 +329,8 @@ class MqttOutput:
         if message.retain and command not in _LASTING:
             self._warn_once(topic, f"keeps a message on {topic}, which is ignored")
             return
-        await self._command(meter, command, payload, message.retain)
+        async with asyncio.timeout(_STALLED_S):
+            await self._command(meter, command, payload, message.retain)
 
     async def _say(
         self,
@@ -341,6 +343,7 @@ class MqttOutput:
         expiry_s: float | None = None,
     ) -> None:
         refusal = await session.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+        self._got_on()
         if refusal:
             user = self._settings.credentials[0] or "anonymous users"
             self._warn_once(

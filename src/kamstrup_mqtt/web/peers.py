@@ -14,7 +14,7 @@ def parse_address(text: str) -> Address | None:
     `::ffff:10.0.0.5` is that IPv4 address.
     """
     try:
-        found = ipaddress.ip_address(text.partition("%")[0])
+        found = ipaddress.ip_address(text.partition("%")[0] if ":" in text else text)
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found

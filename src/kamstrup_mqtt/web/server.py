@@ -1,4 +1,4 @@
-"""Runs the page beside everything else; when it fails, it says so and tries again."""
+"""Serves the page, beside everything else."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from kamstrup_mqtt.errors import KamstrupError
 from kamstrup_mqtt.web.app import House, make_app
 from kamstrup_mqtt.web.connection import Connection
 
-_RETRY_S = 30.0
 _HEADER_BYTES = 16384
 _MOST_CONNECTIONS = 200  # those that wait, those that listen to events, and some more
 
@@ -19,35 +19,39 @@ _log = logging.getLogger(__name__)
 
 
 async def serve_web(house: House) -> None:
-    """Serve the page until cancelled."""
+    """Serve the page until cancelled.
+
+    Raises:
+        KamstrupError: it cannot listen where it should.
+
+    """
     host, port = house.settings.address
-    while True:
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            with _listening(*found[0]) as listener:
-                _log.info("The page is at http://%s/", house.settings.listen)
-                await _serve(house, listener)
-        except OSError as error:
-            _log.warning(
-                "The page cannot listen on %s: %s. Reading and publishing go on; next try in %d s",
-                house.settings.listen, error.strerror, _RETRY_S,
-            )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - never a reason to stop reading
-            _log.warning("The page failed: %r. Reading and publishing go on", error)
-        await asyncio.sleep(_RETRY_S)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listener = _listening(*found[0])
+    except OSError as error:
+        raise KamstrupError(
+            f"The page cannot listen on {house.settings.listen}: {error.strerror}"
+        ) from error
+    with listener:
+        _log.info("The page is at http://%s/", house.settings.listen)
+        await _serve(house, listener)
 
 
-@contextlib.contextmanager
 def _listening(
     family: int, kind: int, protocol: int, _name: str, address: tuple[object, ...]
-) -> Iterator[socket.socket]:
-    with socket.socket(family, kind, protocol) as listener:
+) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen()
-        yield listener
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 async def _serve(house: House, listener: socket.socket) -> None:
