@@ -41,7 +41,7 @@ def check_log(path: Path) -> None:
 
 
 def _is_log(beginning: bytes) -> bool:
-    """Whether a file begins as our logs do; a power cut may have left zeros, somebody may cut it."""
+    """Whether that is a log of ours; a power cut may leave zeros, and somebody may have cut it."""
     found = [_BEGIN.match(line) is not None for line in beginning.lstrip(b"\0").splitlines()]
     if beginning.startswith(b"\0"):
         return any(found) or not found
