@@ -88,6 +88,15 @@ async def test_with_a_password_every_name_is_fine(tmp_path: Path, background: Ba
         assert (await head_of(url, "api/meters", Host=EVIL))[0] == 401
 
 
+async def test_a_password_that_is_no_text_is_just_wrong(
+    tmp_path: Path, background: Background
+) -> None:
+    async with running(tmp_path, background, with_password()) as url, behind("127.0.0.1") as client:
+        for given in (b"Basic \xff\xfe", b"Basic =", b"Basic", b"Bearer \xff", b"\xff"):
+            answer = await client.get(url, headers={b"Authorization": given})
+            assert answer.status_code in (401, 429), given
+
+
 async def test_who_is_allowed_needs_no_password(tmp_path: Path, background: Background) -> None:
     """Under whatever name: names are checked only where there is no password."""
     web = with_password(allow="[127.0.0.2, 127.0.1.0/24]", hosts="[heat.example.org]")

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -218,6 +219,15 @@ class _Client(Client):
             self._connected.set_exception(MqttError(_HUNG_UP))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def hang_up(self) -> None:
+        """Close the socket; after some errors the library leaves it, and reads it for ever."""
+        left = self._client.socket()
+        if isinstance(left, socket.socket) and left.fileno() >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(left)
+            loop.remove_writer(left)
+            left.close()
+
 
 @contextlib.asynccontextmanager
 async def connect(settings: MqttSettings, will_topic: str | None = None) -> AsyncIterator[Session]:
@@ -231,8 +241,11 @@ async def connect(settings: MqttSettings, will_topic: str | None = None) -> Asyn
         client = _client(settings, will_topic)
     except ValueError as error:  # what TLS or the library does not take
         raise MqttError(str(error)) from error
-    async with client:
-        yield Session(client)
+    try:
+        async with client:
+            yield Session(client)
+    finally:
+        client.hang_up()
 
 
 def _client(settings: MqttSettings, will_topic: str | None) -> _Client:

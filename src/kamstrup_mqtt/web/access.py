@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import enum
 import hashlib
 import hmac
@@ -153,6 +152,6 @@ def _password(authorization: str) -> str | None:
         return None
     try:
         _, _, password = base64.b64decode(rest, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or no text
         return None
     return password
