@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import sqlite3
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -228,3 +229,18 @@ async def test_a_wrong_byte_in_a_row_that_goes_costs_no_other(
         found = numbers(await store.after(0, 999))
     assert found[-30:] == [*range(17, 45), 99, 100]
     assert "set aside" not in caplog.text
+
+
+async def test_a_clock_that_jumped_by_years_deletes_nothing_however_little_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "history.db"
+    async with opened(path) as store:
+        for number in range(48):
+            await store.append("a", readout(number, NOW - timedelta(minutes=30) * (48 - number)))
+        await store.advance("mqtt", 48)
+    far = NOW + 4000 * DAY
+    monkeypatch.setattr(time, "time", far.timestamp)
+    async with opened(path, 86400.0) as store:
+        await store.append("a", readout(48, far))
+        assert len(await store.after(0, 1000)) == 49

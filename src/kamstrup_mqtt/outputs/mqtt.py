@@ -27,6 +27,7 @@ _LAST_RETRY_S = 15.0
 # A connection that held so long lets the waits start over. One that is thrown out again and again,
 # as by another client of the same name, does not.
 _HELD_S = 5.0
+_WELL_S = 15.0  # a connection that holds so long is well: a wait on the broker ends sooner
 _PROOF_S = 30.0
 _TASKS = ("_follow_statuses", "_follow_readouts", "_drain", "_prove")  # that must get on
 _STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
@@ -120,10 +121,12 @@ class MqttOutput:
     @property
     def complaints(self) -> list[str]:
         """What is wrong with the publishing, one line each."""
-        return [
-            *self._announcer.complaints,
-            *([] if self.connected else ["the broker is not connected"]),
-        ]
+        found = self._announcer.complaints
+        if not self.connected:
+            found.append("the broker is not connected")
+        elif self._said:  # not for long yet
+            found.append(f"the broker was lost: {self._said}")
+        return found
 
     async def backlog(self) -> int:
         """How many readouts wait for the broker."""
@@ -168,7 +171,6 @@ class MqttOutput:
                     settings.qos,
                     str(settings.retain).lower(),
                 )
-                self._said = ""
                 self.connected = True
                 self._announcer.reconnected()
                 self._got_on_at = dict.fromkeys(_TASKS, time.monotonic())
@@ -190,6 +192,9 @@ class MqttOutput:
 
     async def _prove(self, session: Session) -> None:
         """See now and then that the broker still takes what we say, and that all tasks get on."""
+        await session.confirm()
+        await asyncio.sleep(_WELL_S)
+        self._said = ""
         while True:
             await session.confirm()
             self._got_on()

@@ -17,6 +17,7 @@ _LEFT = 1000  # readouts that are never removed for their size
 _SPARE = 64  # the part of the bound that is freed once it is reached
 _AGE_S = 3600.0  # how often it is looked for what is too old
 _DAY_US = 86_400_000_000
+_JUMP_US = 366 * _DAY_US  # what no gateway is off for, so that the clock may have jumped
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class Pruning:
         """Before which time readouts are too old; None when there are none, for all we know.
 
         A readout is too old when its time says so, and when something was recorded on as many
-        days after it: a clock that jumped, and a time without the gateway, age nothing.
+        days after it: a clock that jumped, and a time without the gateway, age nothing. Days
+        behind a jump of more than a year do not count, unless they are as many by themselves.
         """
         ids = [number for (number,) in database.execute("SELECT id FROM meter")]
         before = begin_of(hour_of(int((time.time() - self._keep_s) * 1e6)))  # whole hours
@@ -61,13 +63,18 @@ class Pruning:
         if not any(one is not None and one < before for one in oldest):
             return None
         days, end = math.ceil(self._keep_s / 86400), 1 << 62
-        for _ in range(days):
+        count = 0
+        while True:
             last = [_taken(database, "max", number, "AND taken < ?", end) for number in ids]
             known = [one for one in last if one is not None]
             if not known:
                 return None
+            if count and end - max(known) > _JUMP_US:  # the days behind it may be the wrong ones
+                count = -1
+            elif count >= days:
+                return min(before, end)
+            count += 1
             end = max(known) // _DAY_US * _DAY_US
-        return min(before, end)
 
     def _remove_old(self, database: sqlite3.Connection, before: int) -> int:
         delivered, removed = _delivered(database), 0
