@@ -1,5 +1,6 @@
 """One wrong byte in the history costs one readout: not the gateway, the page, or any other row."""
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -290,3 +291,22 @@ async def test_a_row_that_goes_bad_while_the_gateway_runs_costs_one_readout(
         assert await store.head() == COUNT + 1
     assert "1 readouts were damaged and are lost: 3" in caplog.text
     assert "set aside" not in caplog.text
+
+
+@pytest.mark.parametrize("place", range(100, 4096, 97))
+def test_a_wrong_byte_in_the_first_page_never_ends_the_gateway(tmp_path: Path, place: int) -> None:
+    """The first page has the schema, whose words SQLite repeats in its errors."""
+
+    async def use() -> None:
+        async with opened(tmp_path / "history.db") as store:
+            await store.append("a", readout(1))
+            await store.append("a", readout(2))
+            assert store.live.latest("a") is not None
+
+    asyncio.run(use())
+    path = tmp_path / "history.db"
+    content = bytearray(path.read_bytes())
+    for wrong in (233, 37):
+        content[place] = wrong
+        path.write_bytes(content)
+        asyncio.run(use())

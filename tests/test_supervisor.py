@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiomqtt import MqttError
 
 from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.gateway.config import load_config
@@ -17,7 +18,7 @@ from kamstrup_mqtt.gateway.service import ask_health
 from kamstrup_mqtt.gateway.supervisor import Supervisor
 from kamstrup_mqtt.meter import MeterSession
 from kamstrup_mqtt.outputs import mqtt
-from kamstrup_mqtt.outputs.announcer import Announcer
+from kamstrup_mqtt.outputs.broker import Session
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
 from kamstrup_mqtt.outputs.mqtt import MqttOutput
 from kamstrup_mqtt.readout import Readout
@@ -190,6 +191,24 @@ async def test_who_ends_tasks_may_be_cancelled_and_they_still_end() -> None:
     assert task.done()
 
 
+async def test_a_discovery_that_is_never_confirmed_costs_home_assistant_alone(
+    mosquitto: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = Session.publish
+
+    async def unconfirmed(self: Session, topic: str, payload: str, **more: Any) -> str | None:
+        if topic.endswith("/config"):
+            raise MqttError("Operation timed out")
+        return await publish(self, topic, payload, **more)
+
+    monkeypatch.setattr(Session, "publish", unconfirmed)
+    async with house(mosquitto, tmp_path) as (config, messages):
+        found = await complaints(config, "Home Assistant is not told of the meters")
+        for _ in range(3):
+            await next_of(messages, "heat/left/values", 60)
+    assert found == ["Home Assistant is not told of the meters: Operation timed out"]
+
+
 async def test_a_publishing_that_stalls_is_connected_anew(
     mosquitto: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -197,15 +216,15 @@ async def test_a_publishing_that_stalls_is_connected_anew(
     """Each task proves for itself that it gets on; one that hangs is not left hanging."""
     monkeypatch.setattr(mqtt, "_PROOF_S", 0.5)
     monkeypatch.setattr(mqtt, "_STALLED_S", 3.0)
-    announce = Announcer.announce
+    publish = Session.publish
     hangs = iter([True])
 
-    async def stalls(self: Announcer, *arguments: Any, **more: Any) -> None:
-        if bool(more) and next(hangs, False):
+    async def stalls(self: Session, topic: str, payload: str, **more: Any) -> str | None:
+        if topic.endswith("/values") and next(hangs, False):
             await asyncio.sleep(3600)
-        await announce(self, *arguments, **more)
+        return await publish(self, topic, payload, **more)
 
-    monkeypatch.setattr(Announcer, "announce", stalls)
+    monkeypatch.setattr(Session, "publish", stalls)
     async with house(mosquitto, tmp_path) as (_, messages):
         await next_of(messages, "heat/left/values", 60)
         await next_of(messages, "heat/right/values", 60)

@@ -17,6 +17,7 @@ from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.files import check_ours, is_same
 from kamstrup_mqtt.gateway.config import Config, MeterConfig
 from kamstrup_mqtt.gateway.inbox import Inbox
+from kamstrup_mqtt.gateway.log import log_names
 from kamstrup_mqtt.gateway.reader import Reader
 from kamstrup_mqtt.gateway.service import answer_health, feed_watchdog, notify
 from kamstrup_mqtt.gateway.supervisor import Supervisor
@@ -24,7 +25,7 @@ from kamstrup_mqtt.kmp import Direction
 from kamstrup_mqtt.meter import Tap
 from kamstrup_mqtt.outputs import MqttOutput, Publication
 from kamstrup_mqtt.status import MeterStatus
-from kamstrup_mqtt.store import Board, History
+from kamstrup_mqtt.store import Board, History, history_names
 from kamstrup_mqtt.tasks import run_together
 from kamstrup_mqtt.web.settings import WebSettings
 
@@ -130,15 +131,16 @@ def _recording(meter: MeterConfig, config: Config, capture: Path | None) -> Tap 
         return None
     if len(config.meters) > 1:
         capture = capture.with_stem(f"{capture.stem}-{meter.name}")
-    if config.log.file is not None and is_same(capture, config.log.file):
-        raise UsageError(f"{capture} is log.file already: name another file for the capture")
+    taken = history_names(config.history.path)
+    taken += log_names(config.log.file) if config.log.file else []
+    if any(is_same(capture, path) for path in taken):
+        raise UsageError(f"{capture} is in use already: name another file for the capture")
     try:
         check_ours(capture, "capture", is_capture)
         file = capture.open("w", encoding="utf-8", buffering=1)
+        recorder = Recorder(file.write, meter.port)
     except OSError as error:
         raise UsageError(f"{capture} cannot be written: {error.strerror}") from error
-
-    recorder = Recorder(file.write, meter.port)
 
     def tap(direction: Direction, data: bytes) -> None:
         if file.closed:

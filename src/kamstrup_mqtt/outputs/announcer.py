@@ -10,14 +10,17 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from aiomqtt import Message
+from aiomqtt import Message, MqttError
 
 from kamstrup_mqtt.outputs.broker import Session
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
-from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.status import MeterStatus
+from kamstrup_mqtt.store import Board, Stored
+from kamstrup_mqtt.tasks import run_together
 
 _BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
+_RETRY_S = 30.0
+_LOST_S = 2.0
 _BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
 
 _log = logging.getLogger(__name__)
@@ -32,12 +35,23 @@ class Announcer:
     Args:
         devices: the meters as devices, by their configured name; none where that is not wanted.
         prefix: the prefix under which Home Assistant looks for them.
+        readouts: what they measured.
+        statuses: how they are doing.
         say: publishes.
 
     """
 
-    def __init__(self, devices: Mapping[str, HomeAssistantDevice], prefix: str, say: Say) -> None:
+    def __init__(
+        self,
+        devices: Mapping[str, HomeAssistantDevice],
+        prefix: str,
+        readouts: Board[Stored],
+        statuses: Board[MeterStatus],
+        say: Say,
+    ) -> None:
         self._devices = devices
+        self._readouts = readouts
+        self._statuses = statuses
         self._say = say
         self._births = {_BIRTH_TOPIC, f"{prefix}/status"} if devices else set()
         self._born = asyncio.Event()  # Home Assistant has just started
@@ -61,19 +75,47 @@ class Announcer:
         self._announced.clear()
         self._watched.clear()
 
-    async def note_status(self, session: Session, meter: str, status: MeterStatus) -> None:
-        """Take how a meter is doing."""
-        if meter in self._devices:
-            with self._told(meter, "its state"):
-                self._devices[meter].note_status(status)
-            await self.announce(session, meter)
+    async def run(self, session: Session) -> None:
+        """Tell of the meters until cancelled, or until the connection is lost."""
+        await run_together(
+            self._survive(self._follow_statuses, session),
+            self._survive(self._follow_readouts, session),
+            self._survive(self._answer_births, session),
+        )
 
-    async def note_readout(self, session: Session, meter: str, readout: Readout) -> None:
-        """Take what a meter measured, and show it."""
-        if meter in self._devices:
-            with self._told(meter, "its values"):
-                self._devices[meter].note_readout(readout)
-            await self.announce(session, meter, states=True)
+    async def _survive(self, work: Callable[[Session], Awaitable[None]], session: Session) -> None:
+        """A message that the broker does not confirm costs Home Assistant alone."""
+        while True:
+            try:
+                await work(session)
+            except MqttError as error:
+                await asyncio.sleep(_LOST_S)  # in which all is ended if the connection is lost
+                said = f"Home Assistant is not told of the meters: {error}"
+                if self._trouble.get(("", "")) != said:
+                    self._trouble["", ""] = said
+                    _log.warning("%s. All else goes on", said)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _follow_statuses(self, session: Session) -> None:
+        cursor = 0
+        while True:
+            for entry in await self._statuses.after(cursor):
+                if entry.meter in self._devices:
+                    with self._told(entry.meter, "its state"):
+                        self._devices[entry.meter].note_status(entry.content)
+                    await self.announce(session, entry.meter)
+                cursor = entry.sequence
+
+    async def _follow_readouts(self, session: Session) -> None:
+        cursor = 0
+        await self.announce_all(session)
+        while True:
+            for entry in await self._readouts.after(cursor):
+                if entry.meter in self._devices:
+                    with self._told(entry.meter, "its values"):
+                        self._devices[entry.meter].note_readout(entry.content.readout)
+                    await self.announce(session, entry.meter, states=True)
+                cursor = entry.sequence
 
     async def note_message(self, session: Session, message: Message) -> None:
         """Take what came on a topic of Home Assistant."""
@@ -91,7 +133,7 @@ class Announcer:
         for meter in self._devices:
             await self.announce(session, meter, states=True)
 
-    async def answer_births(self, session: Session) -> None:
+    async def _answer_births(self, session: Session) -> None:
         """Tell a Home Assistant that has just started everything once more, for ever."""
         while True:
             await self._born.wait()
@@ -109,15 +151,20 @@ class Announcer:
         async with self._turn:
             if topic not in self._watched:  # what an earlier run retained there comes back
                 self._watched[topic] = meter
-                await session.subscribe([topic])
+                try:
+                    await session.subscribe([topic])
+                except MqttError:
+                    del self._watched[topic]
+                    raise
             payload = shown = ""
             with self._told(meter, "its entities"):
                 payload, shown = device.config(), device.states(datetime.now(UTC))
             if payload and self._announced.get(topic) != payload:
-                self._announced[topic] = payload
                 await self._say(session, topic, payload)
+                self._announced[topic] = payload
             if states and shown:
                 await self._say(session, device.state_topic, shown)
+            self._trouble.pop(("", ""), None)
 
     @contextlib.contextmanager
     def _told(self, meter: str, part: str) -> Iterator[None]:

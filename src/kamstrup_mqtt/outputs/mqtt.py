@@ -105,7 +105,9 @@ class MqttOutput:
             for meter in publications
             if homeassistant.discovery
         }
-        self._announcer = Announcer(devices, homeassistant.prefix, self._say)
+        self._announcer = Announcer(
+            devices, homeassistant.prefix, history.live, statuses, self._say
+        )
         self._cursor = 0  # on the board
         self._delivered: set[int] = set()  # sequence numbers published live
         self._late_until = 0  # up to this sequence number, what is undelivered is late
@@ -181,7 +183,7 @@ class MqttOutput:
                     self._follow_statuses(session),
                     self._follow_readouts(session),
                     self._drain(session),
-                    self._announcer.answer_births(session),
+                    self._announcer.run(session),
                     self._prove(session),
                 )
             except BrokerError:
@@ -223,13 +225,11 @@ class MqttOutput:
             for entry in await self._next(self._statuses.after(cursor), []):
                 topic = f"{self._publications[entry.meter].topic}/state"
                 await self._say(session, topic, entry.content.to_json())
-                await self._announcer.note_status(session, entry.meter, entry.content)
                 cursor = entry.sequence
 
     async def _follow_readouts(self, session: Session) -> None:
         """Publish the latest readout of each meter as soon as it is there."""
         cursor = 0 if self._settings.retain else self._cursor
-        await self._announcer.announce_all(session)
         while True:
             for entry in await self._next(self._history.live.after(cursor), []):
                 await self._publish_values(session, entry.meter, entry.content.readout)
@@ -237,7 +237,6 @@ class MqttOutput:
                     self._delivered.add(entry.content.sequence)
                     self._late_until = max(self._late_until, entry.content.sequence)
                     self._news.set()
-                await self._announcer.note_readout(session, entry.meter, entry.content.readout)
                 cursor = self._cursor = entry.sequence
 
     async def _drain(self, session: Session) -> None:

@@ -1,6 +1,7 @@
 """The file of the history: whose it is, before anybody writes to it or sets it aside."""
 
 import contextlib
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -8,6 +9,7 @@ from urllib.parse import quote
 
 from kamstrup_mqtt.files import beginning, has_content, not_ours
 
+VERSION = 3  # of the file; schema-1.sql and so on lead there, one after the other
 APPLICATION = 0x4B4D5031  # in the header of the file; older ones have 0 there
 _COMPANIONS = ("-wal", "-shm", "-journal")  # what SQLite keeps beside it
 
@@ -34,13 +36,15 @@ def check_history(path: Path) -> None:
     if not has_content(path):
         return
     try:
-        application, tables = _contents(path)
-    except sqlite3.DatabaseError as error:
+        application, version, tables = _contents(path)
+    except FILE_ERRORS as error:
         if not is_damage(error):
             raise
         ours = _was_ours(path)
     else:
-        begun = not tables and beginning(path).startswith(_MAGIC)  # and not a file of few bytes
+        # A file of few bytes has no tables either. One of a newer version is told as such.
+        new = version == 0 or version > VERSION
+        begun = not tables and new and beginning(path).startswith(_MAGIC)
         ours = application == APPLICATION or (application == 0 and (begun or tables >= _TABLES))
     if not ours:
         raise not_ours(path, "history")
@@ -51,31 +55,39 @@ def history_names(path: Path) -> list[Path]:
     return [path, *(_companion(path, suffix) for suffix in _COMPANIONS)]
 
 
-def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether an error tells that the file is none of SQLite, or no longer."""
+# What SQLite raises over a file; the second one where a wrong byte is in the words of the error.
+FILE_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error tells that the file is none of SQLite, or not in our layout."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "malformed" in str(error)
+    damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return damaged or str(error).startswith(("malformed", "no such ", "database disk image is"))
 
 
-def _contents(path: Path) -> tuple[int, set[str]]:
-    """The mark of the program and the names of the tables in a file of SQLite."""
+def _contents(path: Path) -> tuple[int, int, set[str]]:
+    """The mark of the program, its version, and the names of the tables in a file of SQLite."""
     # Without a file beside it nobody has it open; then not even a lock is taken.
     still = "" if _companion(path, "-wal").exists() else "&immutable=1"
     uri = f"file:{quote(str(path.absolute()))}?mode=ro{still}"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5.0)) as database:
         (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
         rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        return application, {name for (name,) in rows if not name.startswith("sqlite_")}
+        return application, version, {name for (name,) in rows if not name.startswith("sqlite_")}
 
 
 def _was_ours(path: Path) -> bool:
     """Whether what SQLite cannot read was a history of ours, as far as is left of it."""
-    if _NAME.fullmatch(path.resolve().name):
+    if _NAME.fullmatch(Path(os.path.realpath(path)).name):
         return True
     parts = [path, _companion(path, "-wal")]
     return any(_MARKS.search(beginning(part, _LOOKED_AT)) for part in parts if part.exists())
 
 
 def _companion(path: Path, suffix: str) -> Path:
-    real = path.resolve()  # SQLite keeps them beside what a link means
+    real = Path(os.path.realpath(path))  # SQLite keeps them beside what a link means
     return real.with_name(real.name + suffix)

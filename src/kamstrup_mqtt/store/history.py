@@ -24,14 +24,13 @@ from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store.board import Board
 from kamstrup_mqtt.store.check import check
 from kamstrup_mqtt.store.codec import Row, RowError, checked, encode, moment_of, taken_of
-from kamstrup_mqtt.store.file import APPLICATION, check_history, is_damage
+from kamstrup_mqtt.store.file import APPLICATION, FILE_ERRORS, VERSION, check_history, is_damage
 from kamstrup_mqtt.store.outdoor import note
 from kamstrup_mqtt.store.prune import Pruning
 from kamstrup_mqtt.store.rollup import rebuild
 from kamstrup_mqtt.store.rows import Stored, as_text, latest, readouts
 from kamstrup_mqtt.store.write import take_in, transaction, write_next
 
-VERSION = 3  # of the file; schema-1.sql and so on lead there, one after the other
 MAX_BYTES = 1 << 30  # what the file may take, where nobody says another bound
 _MOST_WAITING = 5000  # readouts in memory while the disk fails
 
@@ -147,7 +146,7 @@ class History:
         """Do `work`; None when the disk does not let us, which is told once."""
         try:
             result = self._mended(work)
-        except (sqlite3.Error, OSError, UsageError) as error:
+        except Exception as error:
             if isinstance(error, UsageError) and not self._ours:
                 raise
             self._disconnect()
@@ -171,7 +170,7 @@ class History:
         """Do `work`, on a file that is mended, or else set aside, when it is damaged."""
         try:
             return work()
-        except sqlite3.DatabaseError as error:
+        except FILE_ERRORS as error:
             if not is_damage(error):
                 raise
             if (
@@ -183,7 +182,7 @@ class History:
                 self._sound = False
         try:
             return work()
-        except sqlite3.DatabaseError as error:
+        except FILE_ERRORS as error:
             if not is_damage(error):
                 raise
             self._set_aside(str(error))
@@ -209,15 +208,15 @@ class History:
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._database = database
         database.text_factory = as_text
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise UsageError(f"history {self._path} is of a newer kamstrup-mqtt: update this one")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")  # a power cut takes nothing that is written
         database.execute("PRAGMA cache_size = -256")
         if not self._sound:
             check(database)
             self._sound = True
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise UsageError(f"history {self._path} is of a newer kamstrup-mqtt: update this one")
         for step in range(version + 1, VERSION + 1):
             schema = files(__package__).joinpath(f"schema-{step}.sql").read_text(encoding="utf-8")
             database.executescript(f"BEGIN; {schema} PRAGMA user_version = {step}; COMMIT;")
