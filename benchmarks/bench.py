@@ -20,6 +20,7 @@ from pykmp.messages import GetRegisterRequest as PeerRequest
 
 from kamstrup_mqtt import open_meter
 from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS
+from kamstrup_mqtt.consumption import Archive, local_zone
 from kamstrup_mqtt.kmp import (
     BYTE_S,
     Frame,
@@ -31,7 +32,7 @@ from kamstrup_mqtt.kmp import (
     encode,
 )
 from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, past, serve_tcp
-from kamstrup_mqtt.store import Archive, History, local_zone
+from kamstrup_mqtt.store import History
 
 ROUNDS = 30
 TELEGRAMS = 200

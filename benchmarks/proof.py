@@ -27,10 +27,11 @@ import aiomqtt
 
 from kamstrup_mqtt import KamstrupError, Readout
 from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, register_numbers
+from kamstrup_mqtt.consumption import Archive, local_zone
 from kamstrup_mqtt.kmp import decode_value
 from kamstrup_mqtt.meter import open_meter
 from kamstrup_mqtt.simulator import Fault, SimulatedMeter, past, serve_tcp
-from kamstrup_mqtt.store import Archive, History, local_zone
+from kamstrup_mqtt.store import History
 
 SEED = 20261124
 TELEGRAMS = 10_000

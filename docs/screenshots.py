@@ -12,8 +12,9 @@ from pathlib import Path
 from playwright.async_api import async_playwright
 
 from kamstrup_mqtt.catalog import register_numbers
+from kamstrup_mqtt.consumption import local_zone
 from kamstrup_mqtt.simulator import SimulatedMeter, past, serve_tcp
-from kamstrup_mqtt.store import History, local_zone
+from kamstrup_mqtt.store import History
 
 PORT = 8499
 BROKER = 8498

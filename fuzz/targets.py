@@ -16,12 +16,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from kamstrup_mqtt import KamstrupError, MeterIdentity, Reading, Readout
-from kamstrup_mqtt.capture import mask, read_capture
 from kamstrup_mqtt.catalog import FINE_REGISTERS, register_name, unit_symbol
 from kamstrup_mqtt.cli.show import explain, explanation_text, readout_json
+from kamstrup_mqtt.consumption.exchange import columns_of, read_csv, to_json_line, write_csv
 from kamstrup_mqtt.gateway.commands import COMMANDS
 from kamstrup_mqtt.gateway.config import load_config
-from kamstrup_mqtt.gateway.plausibility import Plausibility
 from kamstrup_mqtt.kmp import (
     Frame,
     FrameReader,
@@ -35,9 +34,10 @@ from kamstrup_mqtt.kmp import (
 )
 from kamstrup_mqtt.kmp import encode as encode_telegram
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
+from kamstrup_mqtt.polling.validation import Plausibility
+from kamstrup_mqtt.readout.capture import mask, read_capture
 from kamstrup_mqtt.simulator import ReplayedMeter
 from kamstrup_mqtt.store import codec
-from kamstrup_mqtt.store.exchange import columns_of, read_csv, to_json_line, write_csv
 from kamstrup_mqtt.store.rollup import Hour
 from kamstrup_mqtt.web.figures import latest
 from kamstrup_mqtt.web.metrics import exposition

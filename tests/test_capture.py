@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kamstrup_mqtt import UsageError, open_meter
-from kamstrup_mqtt.capture import Recorder, mask, read_capture
 from kamstrup_mqtt.catalog import PRIVATE_REGISTERS
 from kamstrup_mqtt.kmp import (
     Direction,
@@ -26,6 +25,7 @@ from kamstrup_mqtt.kmp import (
     decode,
     encode,
 )
+from kamstrup_mqtt.readout.capture import Recorder, mask, read_capture
 from kamstrup_mqtt.simulator import (
     DEFAULT_SERIAL,
     Fault,

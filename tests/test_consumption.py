@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kamstrup_mqtt import MeterIdentity, Reading, Readout, UsageError
-from kamstrup_mqtt.store import BYS, Archive, By, History, rollup
+from kamstrup_mqtt.consumption import BYS, Archive, By
+from kamstrup_mqtt.consumption.periods import Point, boundaries, consumption
+from kamstrup_mqtt.store import History, rollup
 from kamstrup_mqtt.store.codec import encode
-from kamstrup_mqtt.store.consumption import Point, boundaries, consumption
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 SECOND = 1_000_000

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from kamstrup_mqtt import MeterIdentity, Reading, Readout
+from kamstrup_mqtt.consumption import Archive
 from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
-from kamstrup_mqtt.store import Archive, History
+from kamstrup_mqtt.store import History
 from kamstrup_mqtt.store.codec import encode
 
 from .conftest import free_port, kamstrup_mqtt

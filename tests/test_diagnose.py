@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 from kamstrup_mqtt import CrcError, KamstrupError, NoAnswerError, PortError
-from kamstrup_mqtt.meter import LinkMonitor
-from kamstrup_mqtt.status import LinkState
+from kamstrup_mqtt.polling.link_state import LinkMonitor
+from kamstrup_mqtt.readout.status import LinkState
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 

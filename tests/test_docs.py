@@ -16,9 +16,9 @@ from kamstrup_mqtt import catalog
 from kamstrup_mqtt.cli.main import COMMANDS, cli
 from kamstrup_mqtt.gateway.commands import wanted_readout
 from kamstrup_mqtt.gateway.config import _SECTIONS, load_config
-from kamstrup_mqtt.gateway.doctor import Finding
 from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
-from kamstrup_mqtt.status import LinkState
+from kamstrup_mqtt.readout.status import LinkState
+from kamstrup_mqtt.tools.doctor import Finding
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

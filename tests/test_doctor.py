@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-from kamstrup_mqtt.gateway.doctor import Finding, examine, line
-from kamstrup_mqtt.gateway.doctor.machine import examine_service
 from kamstrup_mqtt.meter import Port
 from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.simulator import (
@@ -28,6 +26,8 @@ from kamstrup_mqtt.simulator import (
     serve_tcp,
 )
 from kamstrup_mqtt.store import History
+from kamstrup_mqtt.tools.doctor import Finding, examine, line
+from kamstrup_mqtt.tools.doctor.machine import examine_service
 
 from .conftest import Server, as_nobody, free_port, kamstrup_mqtt, server_program
 from .gateway import watching
@@ -283,7 +283,7 @@ async def test_several_meters_are_named(tmp_path: Path) -> None:
 
 
 def test_a_service_that_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kamstrup_mqtt.gateway.doctor import machine
+    from kamstrup_mqtt.tools.doctor import machine
 
     unit = tmp_path / "kamstrup-mqtt.service"
     monkeypatch.setattr(machine, "_UNITS", (unit,))

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kamstrup_mqtt import MeterIdentity, MonthDay, Reading, Readout, UsageError
+from kamstrup_mqtt.consumption import Archive
+from kamstrup_mqtt.consumption.exchange import columns_of, read_csv, to_json_line, write_csv
 from kamstrup_mqtt.kmp import within_max_digits
-from kamstrup_mqtt.store import Archive, History
+from kamstrup_mqtt.store import History
 from kamstrup_mqtt.store.codec import encode
-from kamstrup_mqtt.store.exchange import columns_of, read_csv, to_json_line, write_csv
 
 from .conftest import kamstrup_mqtt
 from .test_history import readings

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kamstrup_mqtt import UsageError
-from kamstrup_mqtt.capture import read_capture
 from kamstrup_mqtt.gateway.log import check_log, log_to_file
+from kamstrup_mqtt.readout.capture import read_capture
 from kamstrup_mqtt.store import History
 
 from .conftest import kamstrup_mqtt

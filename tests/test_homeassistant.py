@@ -15,7 +15,7 @@ from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, REGISTERS, UNITS, register
 from kamstrup_mqtt.outputs import HomeAssistantSettings
 from kamstrup_mqtt.outputs.fusion import FusedCounter
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
-from kamstrup_mqtt.status import LinkState, MeterStatus
+from kamstrup_mqtt.readout.status import LinkState, MeterStatus
 
 # From Home Assistant's documentation of sensors, as of 2025.3 (the classes we may use): the units
 # and state classes that a device class accepts.

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
 from kamstrup_mqtt import MeterIdentity, Reading, Readout, open_meter
-from kamstrup_mqtt.capture import read_capture
 from kamstrup_mqtt.catalog import REGISTERS
 from kamstrup_mqtt.cli.show import explain, explanation_text, readout_json
+from kamstrup_mqtt.consumption import BYS, Archive
+from kamstrup_mqtt.consumption.exchange import to_json_line
 from kamstrup_mqtt.kmp import (
     Frame,
     GetRegisterAnswer,
@@ -27,9 +28,9 @@ from kamstrup_mqtt.kmp import (
     encode,
 )
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
+from kamstrup_mqtt.readout.capture import read_capture
 from kamstrup_mqtt.simulator import Fault, Reaction, SimulatedMeter, serve_tcp
-from kamstrup_mqtt.store import BYS, Archive, History
-from kamstrup_mqtt.store.exchange import to_json_line
+from kamstrup_mqtt.store import History
 from kamstrup_mqtt.web.figures import efficiency, latest, series
 from kamstrup_mqtt.web.settings import Price
 

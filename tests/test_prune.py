@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kamstrup_mqtt.store import Archive
+from kamstrup_mqtt.consumption import Archive
 from kamstrup_mqtt.store.codec import taken_of
 
 from .test_history import NOW, YEAR_S, numbers, opened, readout

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from kamstrup_mqtt.catalog import REGISTERS, register_numbers
-from kamstrup_mqtt.gateway import plan
-from kamstrup_mqtt.gateway import reader as reading
-from kamstrup_mqtt.gateway.config import MeterConfig
-from kamstrup_mqtt.gateway.freshness import Freshness
-from kamstrup_mqtt.gateway.reader import Reader
 from kamstrup_mqtt.kmp import GetRegisterAnswer, GetRegisterRequest, GetSerialNoRequest
+from kamstrup_mqtt.polling import plan
+from kamstrup_mqtt.polling import reader as reading
+from kamstrup_mqtt.polling.cache import Freshness
+from kamstrup_mqtt.polling.reader import Reader
+from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.readout import Reading, Readout
+from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_tcp
-from kamstrup_mqtt.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
 
 HOUR_S = 3600.0

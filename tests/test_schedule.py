@@ -8,17 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kamstrup_mqtt.gateway.schedule import (
+from kamstrup_mqtt.polling.schedule import (
     Budget,
     cron_expression,
-    duration,
-    keep_seconds,
     longest_gap,
     next_at,
     next_due,
     retry_delay,
-    size_bytes,
 )
+from kamstrup_mqtt.quantities import duration, keep_seconds, size_bytes
 
 DAY = 86400.0
 NOON = 1_795_435_200.0  # 2026-11-23 12:00 UTC

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kamstrup_mqtt.gateway.config import load_config
-from kamstrup_mqtt.gateway.setup import install_service, service_unit, write_config
 from kamstrup_mqtt.simulator import Fault, SimulatedMeter, serve_pty, serve_tcp
+from kamstrup_mqtt.tools.setup import install_service, service_unit, write_config
 
 from .conftest import COMMAND, Server, free_port, kamstrup_mqtt
 from .gateway import next_of, watching

@@ -22,10 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kamstrup_mqtt import MeterIdentity, Reading, Readout, web
 from kamstrup_mqtt.catalog import REGISTERS
+from kamstrup_mqtt.consumption import Archive
 from kamstrup_mqtt.gateway.config import ConfigError, load_config
+from kamstrup_mqtt.readout.status import LinkState
 from kamstrup_mqtt.simulator import DEFAULT_SERIAL, SimulatedMeter, serve_tcp
-from kamstrup_mqtt.status import LinkState
-from kamstrup_mqtt.store import Archive, History
+from kamstrup_mqtt.store import History
 from kamstrup_mqtt.web.access import Guard, Verdict, hash_password, is_hash, is_password
 from kamstrup_mqtt.web.figures import efficiency
 from kamstrup_mqtt.web.metrics import exposition

@@ -18,7 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kamstrup_mqtt import MeterIdentity, Reading, Readout
-from kamstrup_mqtt.store import Archive, last_taken
+from kamstrup_mqtt.consumption import Archive
+from kamstrup_mqtt.store import last_taken
 
 from .conftest import kamstrup_mqtt
 from .test_history import opened

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from kamstrup_mqtt.capture import Passage, Recorder, is_capture, read_capture
 from kamstrup_mqtt.catalog import ALL, CLASSIC_PARAMETERS, register_numbers
 from kamstrup_mqtt.cli import show
 from kamstrup_mqtt.cli.commands import complete_port, debug_option
 from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.files import check_ours
 from kamstrup_mqtt.meter import open_meter
+from kamstrup_mqtt.readout.capture import Passage, Recorder, is_capture, read_capture
 
 
 def read_capture_file(path: Path) -> list[Passage]:

@@ -155,7 +155,7 @@ def read_command(
 def check_command(path: Path) -> None:
     """Check the configuration, without touching a port or the broker."""
     from kamstrup_mqtt.gateway.config import load_config
-    from kamstrup_mqtt.gateway.schedule import duration
+    from kamstrup_mqtt.quantities import duration
 
     config = load_config(path)
     for warning in config.warnings:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from kamstrup_mqtt.capture import Recorder
 from kamstrup_mqtt.cli.commands import complete_port, debug_option
 from kamstrup_mqtt.errors import KamstrupError
 from kamstrup_mqtt.meter import Tap
+from kamstrup_mqtt.readout.capture import Recorder
 
 _CONFIG = Path("config.yaml")
 
@@ -42,8 +42,8 @@ def doctor_command(
     It looks at the configuration, the PORT (or those configured), the line, the meter, the broker
     and this machine, within 90 s. Exit status 0 tells that all is well, 1 that it is not.
     """
-    from kamstrup_mqtt.gateway.doctor import Check, examine, to_json, verdict  # noqa: PLC0415
-    from kamstrup_mqtt.gateway.doctor.bundle import check_archive, write_bundle  # noqa: PLC0415
+    from kamstrup_mqtt.tools.doctor import Check, examine, to_json, verdict  # noqa: PLC0415
+    from kamstrup_mqtt.tools.doctor.bundle import check_archive, write_bundle  # noqa: PLC0415
 
     if bundle and port is None and ("://" in bundle or bundle.startswith("/dev/")):
         port, bundle = bundle, ""  # `--bundle PORT`

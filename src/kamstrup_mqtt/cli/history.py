@@ -16,9 +16,10 @@ import click
 
 from kamstrup_mqtt.catalog import REGISTERS, register_name, register_number
 from kamstrup_mqtt.cli.commands import config_option, debug_option
+from kamstrup_mqtt.consumption import BYS, Archive, By, Consumption, Period, local_zone
+from kamstrup_mqtt.consumption.exchange import columns_of, read_csv, to_json_line, write_csv
 from kamstrup_mqtt.errors import KamstrupError, UsageError
-from kamstrup_mqtt.store import BYS, Archive, By, Consumption, History, Period, local_zone
-from kamstrup_mqtt.store.exchange import columns_of, read_csv, to_json_line, write_csv
+from kamstrup_mqtt.store import History
 
 T = TypeVar("T")
 

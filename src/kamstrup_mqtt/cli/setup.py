@@ -62,8 +62,8 @@ def setup_command(
 
     It asks what it needs to know where it runs in a terminal, and takes what options say.
     """
-    from kamstrup_mqtt.gateway import setup as work  # noqa: PLC0415 - loads the whole gateway
     from kamstrup_mqtt.outputs import MqttSettings  # noqa: PLC0415
+    from kamstrup_mqtt.tools import setup as work  # noqa: PLC0415 - loads the whole gateway
 
     ask = sys.stdin.isatty()
     path = path or (work.SERVICE_CONFIG if service else Path("config.yaml"))
@@ -155,7 +155,7 @@ def _parameters(given: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _interval(given: str) -> str:
-    from kamstrup_mqtt.gateway.schedule import INTERVAL, interval_seconds  # noqa: PLC0415
+    from kamstrup_mqtt.quantities import INTERVAL, interval_seconds  # noqa: PLC0415
 
     try:
         interval_seconds(given)

@@ -175,8 +175,8 @@ def simulate_command(
 @debug_option
 def demo_command(seconds: float | None, broker_port: int) -> None:
     """Show it all without hardware: a simulated meter, a broker and the gateway, until Ctrl-C."""
-    from kamstrup_mqtt.gateway.demo import PAGE, run_demo  # noqa: PLC0415 - loads the whole gateway
     from kamstrup_mqtt.gateway.run import until_signal  # noqa: PLC0415
+    from kamstrup_mqtt.tools.demo import PAGE, run_demo  # noqa: PLC0415 - loads the whole gateway
 
     def message(topic: str, payload: str) -> None:
         print(f"{topic} {payload}", flush=True)

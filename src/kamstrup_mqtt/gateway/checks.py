@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kamstrup_mqtt.gateway.document import KeyPath
-from kamstrup_mqtt.gateway.schedule import INTERVAL
 from kamstrup_mqtt.gateway.source import Source
 from kamstrup_mqtt.gateway.texts import clean, topic_fault
 from kamstrup_mqtt.outputs import LONGEST_SUBTOPIC
+from kamstrup_mqtt.quantities import INTERVAL
 
 
 def is_true(value: object) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.errors import UsageError
-from kamstrup_mqtt.gateway.schedule import INTERVAL, interval_seconds
+from kamstrup_mqtt.quantities import INTERVAL, interval_seconds
 
 _LONGEST = 4096  # bytes; every register by its number takes less
 _SHOWN = 40

@@ -25,17 +25,12 @@ from kamstrup_mqtt.gateway.checks import (
 )
 from kamstrup_mqtt.gateway.faults import note_faults
 from kamstrup_mqtt.gateway.paths import check_files, readable_secrets
-from kamstrup_mqtt.gateway.schedule import (
-    INTERVAL,
-    cron_expression,
-    interval_seconds,
-    keep_seconds,
-    longest_gap,
-    size_bytes,
-)
 from kamstrup_mqtt.gateway.source import Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
+from kamstrup_mqtt.polling.schedule import cron_expression, longest_gap
+from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.quantities import INTERVAL, interval_seconds, keep_seconds, size_bytes
 from kamstrup_mqtt.store import MAX_BYTES
 from kamstrup_mqtt.web.peers import is_local, parse_network
 from kamstrup_mqtt.web.settings import Price, WebSettings
@@ -183,24 +178,6 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
 KNOWN_KEYS = frozenset(_SECTIONS).union(
     Price.model_fields, *(model.model_fields for model in _SECTIONS.values())
 )
-
-
-@dataclass(frozen=True, slots=True)
-class MeterConfig:
-    """A meter to read: its name in logs, its port, registers, schedule and base topic.
-
-    `interval_s` is the longest time between two readings, also where `poll_at` says when they are.
-    """
-
-    name: str
-    port: str
-    registers: tuple[int, ...]
-    interval_s: float
-    topic: str
-    poll_at: str | None = None
-    active_interval_s: float | None = None
-    max_readings_per_day: int | None = None
-    keep_awake: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

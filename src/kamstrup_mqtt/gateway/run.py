@@ -12,19 +12,20 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from kamstrup_mqtt.capture import Recorder, is_capture
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.files import check_ours, is_same
-from kamstrup_mqtt.gateway.config import Config, MeterConfig
+from kamstrup_mqtt.gateway.config import Config
 from kamstrup_mqtt.gateway.inbox import Inbox
 from kamstrup_mqtt.gateway.log import log_names
-from kamstrup_mqtt.gateway.reader import Reader
 from kamstrup_mqtt.gateway.service import answer_health, feed_watchdog, notify
 from kamstrup_mqtt.gateway.supervisor import Supervisor
 from kamstrup_mqtt.kmp import Direction
 from kamstrup_mqtt.meter import Tap
 from kamstrup_mqtt.outputs import MqttOutput, Publication
-from kamstrup_mqtt.status import MeterStatus
+from kamstrup_mqtt.polling.reader import Reader
+from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.readout.capture import Recorder, is_capture
+from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, History, history_names
 from kamstrup_mqtt.tasks import run_together
 from kamstrup_mqtt.web.settings import WebSettings

@@ -1,12 +1,10 @@
 """The line to a meter and the session on it; imports nothing above `kmp` and the catalog."""
 
-from kamstrup_mqtt.meter.diagnose import SLEEPY_S, LinkMonitor
-from kamstrup_mqtt.meter.link import Port, Tap, check_port, list_ports
+from kamstrup_mqtt.meter.link import Tap
+from kamstrup_mqtt.meter.port import Port, check_port, list_ports
 from kamstrup_mqtt.meter.session import MeterSession, open_meter
 
 __all__ = [
-    "SLEEPY_S",
-    "LinkMonitor",
     "MeterSession",
     "Port",
     "Tap",

@@ -24,8 +24,8 @@ from kamstrup_mqtt.kmp import (
     GetSerialNoRequest,
     Request,
 )
-from kamstrup_mqtt.meter.conversation import Conversation
 from kamstrup_mqtt.meter.link import Link, Tap
+from kamstrup_mqtt.meter.transaction import Conversation
 
 # Some meters answer only the second.
 _QUESTIONS: tuple[tuple[Request, type[Answer]], ...] = (

@@ -32,10 +32,10 @@ from kamstrup_mqtt.kmp import (
     Request,
     format_value,
 )
-from kamstrup_mqtt.meter.conversation import AnswerT, Conversation
 from kamstrup_mqtt.meter.link import Link, Tap
+from kamstrup_mqtt.meter.transaction import AnswerT, Conversation
 from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
-from kamstrup_mqtt.status import Counters
+from kamstrup_mqtt.readout.status import Counters
 
 RETRIES = 2
 # Failed tries in a row that end a readout. Where nothing was heard at all they take about 12 s, for

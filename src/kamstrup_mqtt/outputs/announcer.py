@@ -14,7 +14,7 @@ from aiomqtt import Message, MqttError
 
 from kamstrup_mqtt.outputs.broker import Session
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
-from kamstrup_mqtt.status import MeterStatus
+from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, Stored
 from kamstrup_mqtt.tasks import run_together
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, VOLUME, register_name
 from kamstrup_mqtt.outputs.fusion import FusedCounter
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
-from kamstrup_mqtt.status import LinkState, MeterStatus
+from kamstrup_mqtt.readout.status import LinkState, MeterStatus
 
 _INTERVALS = 3  # so many readings may fail before a value counts as outdated
 _GRACE_S = 60

@@ -18,7 +18,7 @@ from kamstrup_mqtt.outputs.announcer import Announcer
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout import Readout
-from kamstrup_mqtt.status import MeterStatus
+from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
 from kamstrup_mqtt.tasks import run_together
 

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterable
 
-from kamstrup_mqtt.capture import Passage
 from kamstrup_mqtt.errors import TelegramError
 from kamstrup_mqtt.kmp import (
     MAX_REGISTERS,
@@ -22,6 +21,7 @@ from kamstrup_mqtt.kmp import (
     encode,
     encode_frame,
 )
+from kamstrup_mqtt.readout.capture import Passage
 from kamstrup_mqtt.simulator.faults import Reaction
 
 

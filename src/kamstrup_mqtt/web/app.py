@@ -21,10 +21,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kamstrup_mqtt.catalog import register_number
+from kamstrup_mqtt.consumption import BYS, Archive, By, local_zone
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Readout
-from kamstrup_mqtt.status import MeterStatus
-from kamstrup_mqtt.store import BYS, Archive, Board, By, History, local_zone
+from kamstrup_mqtt.readout.status import MeterStatus
+from kamstrup_mqtt.store import Board, History
 from kamstrup_mqtt.web import figures
 from kamstrup_mqtt.web.metrics import exposition
 from kamstrup_mqtt.web.settings import WebSettings

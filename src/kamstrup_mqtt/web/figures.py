@@ -5,9 +5,9 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 
 from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_name
+from kamstrup_mqtt.consumption import GJ, Archive, By, Consumption
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Readout
-from kamstrup_mqtt.store import GJ, Archive, By, Consumption
 from kamstrup_mqtt.web.settings import Price
 
 ENERGY, VOLUME, E8, E9 = 60, 68, 97, 110  # the last two are volume times temperature

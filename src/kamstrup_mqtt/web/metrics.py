@@ -8,7 +8,7 @@ from importlib.metadata import version
 from kamstrup_mqtt.catalog import REGISTERS
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Readout
-from kamstrup_mqtt.status import LinkState, MeterStatus
+from kamstrup_mqtt.readout.status import LinkState, MeterStatus
 
 # Base units, as the conventions of Prometheus want them: ending and exact factor.
 _UNITS: Mapping[str, tuple[str, Decimal]] = {

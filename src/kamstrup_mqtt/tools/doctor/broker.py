@@ -2,10 +2,10 @@
 
 import asyncio
 
-from kamstrup_mqtt.gateway.doctor.finding import Finding
-from kamstrup_mqtt.gateway.doctor.line import Note
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
 from kamstrup_mqtt.outputs.broker import BrokerError, Session, connect, is_login_refused, why
+from kamstrup_mqtt.tools.doctor.finding import Finding
+from kamstrup_mqtt.tools.doctor.line import Note
 
 _REACH_S = 10.0
 _BACK_S = 3.0  # for a message to come back

@@ -15,12 +15,14 @@ from pathlib import Path
 from aiomqtt import Client
 
 from kamstrup_mqtt.catalog import register_numbers
+from kamstrup_mqtt.consumption import local_zone
 from kamstrup_mqtt.errors import KamstrupError
-from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, HistoryConfig, MeterConfig
+from kamstrup_mqtt.gateway.config import SINGLE_METER, Config, HistoryConfig
 from kamstrup_mqtt.gateway.run import run_gateway
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
+from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.simulator import Line, SimulatedMeter, past, serve_tcp
-from kamstrup_mqtt.store import History, local_zone
+from kamstrup_mqtt.store import History
 from kamstrup_mqtt.web.settings import WebSettings
 
 HOST = "127.0.0.1"

@@ -8,9 +8,10 @@ import math
 import time
 from datetime import datetime
 
-from kamstrup_mqtt.gateway.config import MeterConfig
-from kamstrup_mqtt.gateway.schedule import Budget, duration, moments_a_day, next_at, next_due
-from kamstrup_mqtt.meter import SLEEPY_S
+from kamstrup_mqtt.polling.link_state import SLEEPY_S
+from kamstrup_mqtt.polling.schedule import Budget, moments_a_day, next_at, next_due
+from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.quantities import duration
 
 DAY_S = 86400.0
 _BATTERY_MIN = 15  # a reading, as users report; nobody has measured it

@@ -7,7 +7,7 @@ when two readouts in a row say so.
 from datetime import datetime
 
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
-from kamstrup_mqtt.status import LinkState
+from kamstrup_mqtt.readout.status import LinkState
 
 # Meters sleep when nobody asks for 30 minutes (kmp.md, 1), some a little earlier.
 SLEEPY_S = 25 * 60

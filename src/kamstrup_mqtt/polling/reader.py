@@ -13,15 +13,17 @@ from decimal import Decimal
 
 from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
-from kamstrup_mqtt.gateway.config import MeterConfig
-from kamstrup_mqtt.gateway.freshness import Freshness
-from kamstrup_mqtt.gateway.plan import DAY_S, Plan
-from kamstrup_mqtt.gateway.plausibility import Plausibility
-from kamstrup_mqtt.gateway.schedule import duration, retry_delay
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
-from kamstrup_mqtt.meter import SLEEPY_S, LinkMonitor, MeterSession, Tap
+from kamstrup_mqtt.meter import MeterSession, Tap
+from kamstrup_mqtt.polling.cache import Freshness
+from kamstrup_mqtt.polling.link_state import SLEEPY_S, LinkMonitor
+from kamstrup_mqtt.polling.plan import DAY_S, Plan
+from kamstrup_mqtt.polling.schedule import retry_delay
+from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.polling.validation import Plausibility
+from kamstrup_mqtt.quantities import duration
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
-from kamstrup_mqtt.status import Counters, MeterStatus, Today
+from kamstrup_mqtt.readout.status import Counters, MeterStatus, Today
 from kamstrup_mqtt.store import Board, History
 
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing

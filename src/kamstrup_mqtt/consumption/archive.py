@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
+from kamstrup_mqtt.consumption.hours import HourRow, Hours
+from kamstrup_mqtt.consumption.periods import GJ, By, Consumption, Point, boundaries, consumption
 from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import MeterIdentity, Readout
@@ -30,8 +32,6 @@ from kamstrup_mqtt.store.codec import (
     taken_of,
     text_in,
 )
-from kamstrup_mqtt.store.consumption import GJ, By, Consumption, Point, boundaries, consumption
-from kamstrup_mqtt.store.hours import HourRow, Hours
 from kamstrup_mqtt.store.outdoor import colder
 from kamstrup_mqtt.store.rollup import GRACE_US, hour_of, registers_of
 from kamstrup_mqtt.store.rows import Stored, as_text, ids_of, latest, raw_rows, readouts, tell

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import yaml
 
-from kamstrup_mqtt.capture import mask
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.files import has_content
 from kamstrup_mqtt.gateway.config import KNOWN_KEYS
-from kamstrup_mqtt.gateway.doctor.finding import Check, to_json
 from kamstrup_mqtt.gateway.source import ENVIRONMENT_PREFIX, Source
 from kamstrup_mqtt.meter import list_ports
+from kamstrup_mqtt.readout.capture import mask
+from kamstrup_mqtt.tools.doctor.finding import Check, to_json
 
 _LOG_BYTES = 200_000
 _SECRETS = frozenset({"username", "password", "password_file"})

@@ -8,8 +8,8 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, NamedTuple
 
+from kamstrup_mqtt.consumption.periods import By, Point
 from kamstrup_mqtt.store.codec import RowError, checked, number, taken_of, text_in
-from kamstrup_mqtt.store.consumption import By, Point
 from kamstrup_mqtt.store.rollup import GRACE_US, begin_of, hour_of, rolled_of, summed
 from kamstrup_mqtt.store.rows import tell
 

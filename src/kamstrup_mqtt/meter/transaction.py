@@ -34,7 +34,7 @@ from kamstrup_mqtt.kmp import (
     encode,
 )
 from kamstrup_mqtt.meter.link import Link
-from kamstrup_mqtt.status import Counters
+from kamstrup_mqtt.readout.status import Counters
 
 ANSWER_DEADLINE_S = 1.6  # an answer starts at the latest so long after the request (kmp.md, 1)
 LATENCY_S = 0.3  # what a USB adapter, ser2net and a network may add

@@ -1,7 +1,6 @@
 """When the next reading is due: pure functions, with the clock coming in as an argument."""
 
 import math
-import re
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -9,17 +8,6 @@ from itertools import islice, pairwise, takewhile
 
 from cronsim import CronSim, CronSimError
 
-INTERVAL = "minutes such as 28, or 30s, 5m, 1h; from 1 second to 7 days"
-
-_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
-_KEEP = re.compile(r"(\d{1,6})\s*([dwy])")
-_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt])i?b?")
-_SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_LEAST_BYTES, _MOST_BYTES = 1 << 20, 1 << 47
-_DAYS = {"d": 1, "w": 7, "y": 365}
-_LONGEST_DAYS = 100 * 365
-_LONGEST_S = 7 * 86400.0
-_SECONDS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _DAY_S = 86400.0
 _SELDOM = timedelta(days=50 * 365)  # as far as cronsim looks
 _SOME_DAY = datetime(2026, 1, 1)  # noqa: DTZ001 - local time, as users mean
@@ -27,32 +15,6 @@ _LOOKED_AT = 1500  # days on which a cron expression has moments: four years of 
 _EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
 _FIRST_RETRY_S = 5.0
 _DOUBLINGS = 20  # 60 days: beyond any interval, and far from where floats end
-
-
-def interval_seconds(text: str) -> float:
-    """Seconds, from minutes as a bare number, or 30s, 5m, 1h. Raises ValueError."""
-    match = _INTERVAL.fullmatch(text.strip().lower())
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not 1 <= seconds <= _LONGEST_S:
-        raise ValueError
-    return seconds
-
-
-def keep_seconds(text: str) -> float:
-    """Seconds, from 90d, 8w or 2y. Raises ValueError."""
-    match = _KEEP.fullmatch(text.strip().lower())
-    if not match or not 1 <= (days := int(match[1]) * _DAYS[match[2]]) <= _LONGEST_DAYS:
-        raise ValueError
-    return days * 86400.0
-
-
-def size_bytes(text: str) -> int:
-    """Bytes, from 500MB or 2GB. Raises ValueError."""
-    match = _SIZE.fullmatch(text.strip().lower())
-    size = int(float(match[1]) * _SIZES[match[2]]) if match else 0
-    if not _LEAST_BYTES <= size <= _MOST_BYTES:
-        raise ValueError
-    return size
 
 
 def cron_expression(text: str) -> str:
@@ -178,11 +140,3 @@ def retry_delay(failures: int, longest_s: float) -> float:
     """Seconds until a failed reading is tried again: 5, 10, 20 and so on, up to `longest_s`."""
     doublings = min(failures - 1, _DOUBLINGS)
     return min(math.ldexp(_FIRST_RETRY_S, doublings), longest_s)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 28 min, 1 h, 45 s."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:.3g} s"

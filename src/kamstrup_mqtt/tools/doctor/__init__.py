@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kamstrup_mqtt.gateway.config import Config, ConfigError, load_config
-from kamstrup_mqtt.gateway.doctor.broker import examine_broker
-from kamstrup_mqtt.gateway.doctor.finding import Check, Finding, Report, to_json, verdict
-from kamstrup_mqtt.gateway.doctor.line import Note, examine_line
-from kamstrup_mqtt.gateway.doctor.machine import examine_data, examine_service
 from kamstrup_mqtt.meter import Tap
 from kamstrup_mqtt.store import last_taken
+from kamstrup_mqtt.tools.doctor.broker import examine_broker
+from kamstrup_mqtt.tools.doctor.finding import Check, Finding, Report, to_json, verdict
+from kamstrup_mqtt.tools.doctor.line import Note, examine_line
+from kamstrup_mqtt.tools.doctor.machine import examine_data, examine_service
 
 __all__ = ["Check", "Finding", "examine", "to_json", "verdict"]
 

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from kamstrup_mqtt.gateway.config import Config
-from kamstrup_mqtt.gateway.doctor.finding import Finding
-from kamstrup_mqtt.gateway.doctor.line import Note
+from kamstrup_mqtt.tools.doctor.finding import Finding
+from kamstrup_mqtt.tools.doctor.line import Note
 
 _LEAST_BYTES = 200_000_000  # of two years of readings every minute there is more than that
 _UNITS = (

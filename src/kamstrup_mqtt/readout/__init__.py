@@ -1,0 +1,5 @@
+"""What a meter told: readings and readouts, how its line is doing, what was said on it."""
+
+from kamstrup_mqtt.readout.reading import NOT_IN_METER, MeterIdentity, Reading, Readout
+
+__all__ = ["NOT_IN_METER", "MeterIdentity", "Reading", "Readout"]

@@ -1,0 +1,1 @@
+"""What helps people: the doctor, the setup, the demo."""
