@@ -95,7 +95,7 @@ async def test_after_a_pause_it_is_asked_who_is_there() -> None:
         assert readout.meter.serial == "2"
         assert readout.meter.type_code == "0402"
         loop = asyncio.get_running_loop()
-        opened._conversation.asked_at = loop.time() - 301
+        opened._transactions.asked_at = loop.time() - 301
         meter.serial = 3
         assert (await opened.read(FOUR)).meter.serial == "3"
 

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ Background = Callable[..., subprocess.Popen[str]]
 ASK = GetRegisterRequest((60, 68))
 
 
-def frame(request: Request, address: int = 0x3F) -> Frame:
+def frame(request: Request[Any], address: int = 0x3F) -> Frame:
     (found,) = FrameReader().feed(encode(request, address))
     assert isinstance(found, Frame)
     return found

@@ -4,7 +4,7 @@ Each says in one line what happened and what to do next, and carries the exit st
 command line. Nothing here opens, reads or logs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -107,9 +107,19 @@ class CommandError(TelegramError):
 
 
 class WrongRegisterError(TelegramError):
-    """A valid answer that names a register nobody asked for, or the same one twice."""
+    """A valid answer that names a register nobody asked for, or the same one twice.
+
+    Args:
+        message: what is wrong.
+        registers: those of the answer.
+
+    """
 
     kind = "register"
+
+    def __init__(self, message: str, registers: Sequence[int] = ()) -> None:
+        self.registers = registers
+        super().__init__(message)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,13 +5,15 @@ commands that only read; this project sends no other, and names the rest without
 Layouts are those of kmp.md, 3. Nothing here reads, waits, or knows a register's name.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from kamstrup_mqtt.errors import CommandError, LengthError
+from kamstrup_mqtt.errors import CommandError, LengthError, WrongRegisterError
 from kamstrup_mqtt.kmp.frame import HEAT_METER, Direction, Frame, encode_frame
 from kamstrup_mqtt.kmp.value import Value, decode_value
 
+LONGEST_VALUE = 12  # bytes of a value; the longest seen on any meter (kmp.md, 3.4)
 MAX_REGISTERS = 8  # that a meter answers in one GetRegister request (kmp.md, 3.4)
 
 COMMAND_NAMES = {
@@ -30,12 +32,41 @@ COMMAND_NAMES = {
 }
 
 
+AnswerT = TypeVar("AnswerT")
+
+
+class Request(ABC, Generic[AnswerT]):
+    """Something to ask a meter, which knows what answers it."""
+
+    __slots__ = ()
+    command: ClassVar[int]
+    direction: ClassVar[Direction] = Direction.REQUEST
+
+    @abstractmethod
+    def to_data(self) -> bytes:
+        """The body of the frame."""
+
+    @property
+    @abstractmethod
+    def longest_answer(self) -> int:
+        """Bytes in the body of the longest answer to expect."""
+
+    @abstractmethod
+    def accept(self, message: "Message") -> AnswerT:
+        """`message`, if it answers this.
+
+        Raises:
+            CommandError: it answers something else.
+            WrongRegisterError: it holds a register that was not asked for, or one twice.
+
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class GetTypeRequest:
+class GetTypeRequest(Request["GetTypeAnswer"]):
     """Asks for the meter's type and software revision."""
 
     command: ClassVar[int] = 0x01
-    direction: ClassVar[Direction] = Direction.REQUEST
 
     def to_data(self) -> bytes:
         """The body of the frame: empty."""
@@ -46,6 +77,15 @@ class GetTypeRequest:
         """Raises LengthError unless `data` is empty."""
         _expect(data, 0)
         return cls()
+
+    @property
+    def longest_answer(self) -> int:
+        """Four bytes."""
+        return 4
+
+    def accept(self, message: "Message") -> "GetTypeAnswer":
+        """Raises CommandError for anything but such an answer."""
+        return _of_kind(GetTypeAnswer, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +118,10 @@ class GetTypeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class GetSerialNoRequest:
+class GetSerialNoRequest(Request["GetSerialNoAnswer"]):
     """Asks for the meter's serial number."""
 
     command: ClassVar[int] = 0x02
-    direction: ClassVar[Direction] = Direction.REQUEST
 
     def to_data(self) -> bytes:
         """The body of the frame: empty."""
@@ -93,6 +132,15 @@ class GetSerialNoRequest:
         """Raises LengthError unless `data` is empty."""
         _expect(data, 0)
         return cls()
+
+    @property
+    def longest_answer(self) -> int:
+        """Four bytes."""
+        return 4
+
+    def accept(self, message: "Message") -> "GetSerialNoAnswer":
+        """Raises CommandError for anything but such an answer."""
+        return _of_kind(GetSerialNoAnswer, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +164,7 @@ class GetSerialNoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class GetRegisterRequest:
+class GetRegisterRequest(Request["GetRegisterAnswer"]):
     """Asks for registers by their numbers.
 
     A meter answers 1 to `MAX_REGISTERS` of them; other programs may ask for any number.
@@ -129,7 +177,6 @@ class GetRegisterRequest:
     registers: tuple[int, ...]
 
     command: ClassVar[int] = 0x10
-    direction: ClassVar[Direction] = Direction.REQUEST
 
     def __post_init__(self) -> None:
         if len(self.registers) > 0xFF or not all(0 <= one <= 0xFFFF for one in self.registers):
@@ -146,6 +193,19 @@ class GetRegisterRequest:
         if not data or len(data) != 1 + 2 * data[0]:
             raise LengthError(f"{len(data)} bytes do not hold a count and that many registers")
         return cls(tuple(int.from_bytes(data[i : i + 2], "big") for i in range(1, len(data), 2)))
+
+    @property
+    def longest_answer(self) -> int:
+        """For each register its number, unit, size, sign/exponent and value bytes."""
+        return len(self.registers) * (5 + LONGEST_VALUE)
+
+    def accept(self, message: "Message") -> "GetRegisterAnswer":
+        """Raises CommandError, and WrongRegisterError for a foreign or doubled register."""
+        answer = _of_kind(GetRegisterAnswer, message)
+        found = [value.register for value in answer.values]
+        if len(set(found)) != len(found) or not set(found) <= set(self.registers):
+            raise WrongRegisterError(f"{found} is not what was asked for", found)
+        return answer
 
 
 class RegisterValue(NamedTuple):
@@ -198,9 +258,8 @@ class GetRegisterAnswer:
         return cls(tuple(values))
 
 
-Request = GetTypeRequest | GetSerialNoRequest | GetRegisterRequest
 Answer = GetTypeAnswer | GetSerialNoAnswer | GetRegisterAnswer
-Message = Request | Answer
+Message = GetTypeRequest | GetSerialNoRequest | GetRegisterRequest | Answer
 
 MESSAGES: tuple[type[Message], ...] = (
     GetTypeRequest,
@@ -213,7 +272,7 @@ MESSAGES: tuple[type[Message], ...] = (
 _BY_COMMAND = {(message.direction, message.command): message for message in MESSAGES}
 
 
-def encode(message: Message, address: int = HEAT_METER) -> bytes:
+def encode(message: Message | Request[AnswerT], address: int = HEAT_METER) -> bytes:
     """The bytes of `message` as they travel to or from the meter at `address`."""
     return encode_frame(Frame(message.direction, address, message.command, message.to_data()))
 
@@ -236,3 +295,9 @@ def decode(frame: Frame) -> Message:
 def _expect(data: bytes, length: int) -> None:
     if len(data) != length:
         raise LengthError(f"{len(data)} bytes of data where the command has {length}")
+
+
+def _of_kind(kind: type[AnswerT], message: Message) -> AnswerT:
+    if not isinstance(message, kind):
+        raise CommandError(f"{type(message).__name__}, which was not asked for")
+    return message

@@ -6,7 +6,7 @@ For whoever places a head or looks for a fault: what a readout repeats or passes
 import asyncio
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kamstrup_mqtt.errors import (
     CommandError,
@@ -16,22 +16,16 @@ from kamstrup_mqtt.errors import (
     WrongRegisterError,
 )
 from kamstrup_mqtt.kmp import (
-    Answer,
     Direction,
-    GetRegisterAnswer,
     GetRegisterRequest,
-    GetSerialNoAnswer,
     GetSerialNoRequest,
     Request,
 )
 from kamstrup_mqtt.meter.link import Link, Tap
-from kamstrup_mqtt.meter.transaction import Conversation
+from kamstrup_mqtt.meter.transaction import Transactions
 
 # Some meters answer only the second.
-_QUESTIONS: tuple[tuple[Request, type[Answer]], ...] = (
-    (GetSerialNoRequest(), GetSerialNoAnswer),
-    (GetRegisterRequest((60,)), GetRegisterAnswer),
-)
+_QUESTIONS: tuple[Request[Any], ...] = (GetSerialNoRequest(), GetRegisterRequest((60,)))
 _STRAY = 3  # bytes that may come before a damaged answer without making it noise
 
 
@@ -56,7 +50,7 @@ class Probe:
         self.took_s = 0.0  # from the last question to the end of its answer
         self._passed = tap or (lambda _direction, _data: None)
         self._sent = self._received = b""
-        self._conversation = Conversation(self.link)
+        self._transactions = Transactions(self.link)
         self._question = 0
         self._heard = False
 
@@ -81,7 +75,7 @@ class Probe:
         begun = asyncio.get_running_loop().time()
         try:
             try:
-                await self._conversation.exchange(*_QUESTIONS[self._question])
+                await self._transactions.exchange(_QUESTIONS[self._question])
             finally:
                 self.echo = self._sent in self._received
         except NoAnswerError as fault:

@@ -23,17 +23,14 @@ from kamstrup_mqtt.errors import (
 )
 from kamstrup_mqtt.kmp import (
     MAX_REGISTERS,
-    GetRegisterAnswer,
     GetRegisterRequest,
-    GetSerialNoAnswer,
     GetSerialNoRequest,
-    GetTypeAnswer,
     GetTypeRequest,
     Request,
     format_value,
 )
 from kamstrup_mqtt.meter.link import Link, Tap
-from kamstrup_mqtt.meter.transaction import AnswerT, Conversation
+from kamstrup_mqtt.meter.transaction import AnswerT, Transactions
 from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
 from kamstrup_mqtt.readout.status import Counters
 
@@ -62,7 +59,7 @@ class MeterSession:
     def __init__(self, line: str | Link, tap: Tap | None = None) -> None:
         self.identity = MeterIdentity()
         self._link = line if isinstance(line, Link) else Link(line, tap)
-        self._conversation = Conversation(self._link)
+        self._transactions = Transactions(self._link)
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
         self._sure = False  # whether `identity` is known to be who is there now
         self._serial_by_register = False  # how this meter tells its serial number
@@ -76,12 +73,12 @@ class MeterSession:
     @property
     def counters(self) -> Counters:
         """What happened on the line so far; a copy."""
-        return replace(self._conversation.counters)
+        return replace(self._transactions.counters)
 
     @property
     def quality(self) -> int | None:
         """Percent of the latest telegrams that got a usable answer; None before the first."""
-        return self._conversation.quality
+        return self._transactions.quality
 
     @property
     def is_open(self) -> bool:
@@ -91,17 +88,17 @@ class MeterSession:
     @property
     def idle_s(self) -> float:
         """Seconds since the meter was asked last."""
-        return asyncio.get_running_loop().time() - self._conversation.asked_at
+        return asyncio.get_running_loop().time() - self._transactions.asked_at
 
     def count_implausible(self, number: int) -> None:
         """Note that so many values, though undamaged, could not be."""
-        self._conversation.counters.implausible += number
+        self._transactions.counters.implausible += number
 
     async def ping(self) -> None:
         """Ask the cheapest question there is, once, whatever comes of it."""
         async with self._lock:
             with contextlib.suppress(*_LINE_FAULTS):
-                answer = await self._conversation.exchange(GetSerialNoRequest(), GetSerialNoAnswer)
+                answer = await self._transactions.exchange(GetSerialNoRequest())
                 self._sure = self._sure and str(answer.serial) == self.identity.serial
 
     def doubt_identity(self) -> None:
@@ -214,8 +211,8 @@ class MeterSession:
 
     async def _serial(self, *, by_register: bool) -> str | None:
         if not by_register:
-            return str((await self._ask(GetSerialNoRequest(), GetSerialNoAnswer)).serial)
-        answer = await self._ask(GetRegisterRequest((_SERIAL_NUMBER,)), GetRegisterAnswer)
+            return str((await self._ask(GetSerialNoRequest())).serial)
+        answer = await self._ask(GetRegisterRequest((_SERIAL_NUMBER,)))
         told = format_value(answer.values[0].value) if answer.values else ""
         return told if told.isdecimal() else None
 
@@ -225,7 +222,7 @@ class MeterSession:
             return
         self._type_tries += 1
         with contextlib.suppress(*_LINE_FAULTS):
-            kind = await self._conversation.exchange(GetTypeRequest(), GetTypeAnswer)
+            kind = await self._transactions.exchange(GetTypeRequest())
             self.identity = replace(
                 self.identity,
                 type_code=f"{kind.type_code:04X}",
@@ -246,7 +243,7 @@ class MeterSession:
         while batches:
             batch = batches.pop(0)
             try:
-                answer = await self._ask(GetRegisterRequest(tuple(batch)), GetRegisterAnswer)
+                answer = await self._ask(GetRegisterRequest(tuple(batch)))
             except _LINE_FAULTS:
                 if len(batch) > 1 and self._heard and not self._hopeless:
                     middle = len(batch) // 2
@@ -263,14 +260,14 @@ class MeterSession:
                 )
         return lost
 
-    async def _ask(self, request: Request, kind: type[AnswerT]) -> AnswerT:
+    async def _ask(self, request: Request[AnswerT]) -> AnswerT:
         """The answer to `request`, asked for again up to `RETRIES` times."""
         for retry in range(1 if self._is_silent else 1 + RETRIES):
             if self._hopeless:
                 break
-            self._conversation.counters.retries += retry > 0
+            self._transactions.counters.retries += retry > 0
             try:
-                answer = await self._conversation.exchange(request, kind)
+                answer = await self._transactions.exchange(request)
             except _LINE_FAULTS as fault:
                 _log.debug("%s: %s", self._link.port, fault)
                 self._faults.append(fault)

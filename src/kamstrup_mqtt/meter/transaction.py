@@ -23,12 +23,9 @@ from kamstrup_mqtt.errors import (
 from kamstrup_mqtt.kmp import (
     BYTE_S,
     HEAT_METER,
-    Answer,
     Direction,
     Frame,
     FrameReader,
-    GetRegisterAnswer,
-    GetRegisterRequest,
     Request,
     decode,
     encode,
@@ -39,16 +36,15 @@ from kamstrup_mqtt.readout.status import Counters
 ANSWER_DEADLINE_S = 1.6  # an answer starts at the latest so long after the request (kmp.md, 1)
 LATENCY_S = 0.3  # what a USB adapter, ser2net and a network may add
 REST_S = 1.6  # the quiet a meter wants before a request is repeated (kmp.md, 1)
-LONGEST_VALUE = 12  # bytes; the longest seen on any meter (kmp.md, 3.4)
 JUDGED = 50  # the latest telegrams, by which the line is judged
 NOISE = 64  # bytes tolerated around an answer before the line counts as flooded
 
 _log = logging.getLogger(__name__)
 
-AnswerT = TypeVar("AnswerT", bound=Answer)
+AnswerT = TypeVar("AnswerT")
 
 
-class Conversation:
+class Transactions:
     """Questions and answers on `link`, one at a time."""
 
     def __init__(self, link: Link) -> None:
@@ -64,12 +60,11 @@ class Conversation:
         count = len(self._answered)
         return 100 * sum(self._answered) // count if count else None
 
-    async def exchange(self, request: Request, kind: type[AnswerT]) -> AnswerT:
+    async def exchange(self, request: Request[AnswerT]) -> AnswerT:
         """Send `request` once, and listen until its answer is there or none can come any more.
 
         Args:
             request: what to ask; the line is opened first if it is closed.
-            kind: the class of the answer.
 
         Raises:
             NoAnswerError: nothing came in time.
@@ -82,7 +77,7 @@ class Conversation:
         try:
             await self._link.open()
             await self._link.discard()
-            return await self._counted(self._listen(request, kind))
+            return await self._counted(self._listen(request))
         except (PortError, FramingError):  # hung up or flooded: only a new connection helps
             await self._link.close()
             self._quiet_from = loop.time() + REST_S
@@ -105,13 +100,13 @@ class Conversation:
         self._answered.append(True)
         return answer
 
-    async def _listen(self, request: Request, kind: type[AnswerT]) -> AnswerT:
+    async def _listen(self, request: Request[AnswerT]) -> AnswerT:
         loop = asyncio.get_running_loop()
         telegram = encode(request)
         _log.debug("%s > %s", self._link.port, telegram.hex(" "))
         await self._link.write(telegram)
         self.counters.bytes += len(telegram)
-        longest = _longest_answer(request)
+        longest = 2 * (4 + request.longest_answer) + 2  # every byte of it stuffed
         deadline = loop.time() + len(telegram) * BYTE_S + ANSWER_DEADLINE_S + LATENCY_S
         latest = deadline + longest * BYTE_S + REST_S
         reader = FrameReader()
@@ -126,7 +121,7 @@ class Conversation:
                     echo = True
                     continue
                 try:
-                    answer = _accept(found, request, kind)
+                    answer = _accept(found, request)
                 except TelegramError as error:
                     fault = error
                 else:
@@ -141,23 +136,14 @@ class Conversation:
         raise fault or reader.close() or NoAnswerError(echo=echo)
 
 
-def _accept(found: Frame | TelegramError, request: Request, kind: type[AnswerT]) -> AnswerT:
+def _accept(found: Frame | TelegramError, request: Request[AnswerT]) -> AnswerT:
     """The message in `found` if it answers `request`; a TelegramError for anything else."""
     if isinstance(found, TelegramError):
         raise found
-    answer = decode(found)
-    if found.address != HEAT_METER or not isinstance(answer, kind):
-        raise CommandError(f"{type(answer).__name__} of address 0x{found.address:02X}, not ours")
-    if isinstance(request, GetRegisterRequest) and isinstance(answer, GetRegisterAnswer):
-        answered = [value.register for value in answer.values]
-        if len(set(answered)) != len(answered) or not set(answered) <= set(request.registers):
-            names = ", ".join(map(register_name, answered))
-            raise WrongRegisterError(f"the answer holds {names}, which was not the question")
-    return answer
-
-
-def _longest_answer(request: Request) -> int:
-    """Bytes of the longest answer to expect, every one of them stuffed."""
-    if isinstance(request, GetRegisterRequest):
-        return 2 * (4 + len(request.registers) * (5 + LONGEST_VALUE)) + 2
-    return 2 * (4 + 4) + 2
+    if found.address != HEAT_METER:
+        raise CommandError(f"an answer of address 0x{found.address:02X}, not ours")
+    try:
+        return request.accept(decode(found))
+    except WrongRegisterError as error:
+        names = ", ".join(map(register_name, error.registers))
+        raise WrongRegisterError(f"the answer holds {names}, which was not the question") from error
