@@ -9,7 +9,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from kamstrup_mqtt.catalog import model_of_type, register_name, register_numbers, unit_symbol
 from kamstrup_mqtt.errors import (
@@ -31,7 +30,7 @@ from kamstrup_mqtt.kmp import (
 )
 from kamstrup_mqtt.meter.link import Link, Tap
 from kamstrup_mqtt.meter.transaction import AnswerT, Transactions
-from kamstrup_mqtt.readout import NOT_IN_METER, MeterIdentity, Reading, Readout
+from kamstrup_mqtt.readout import NOT_IN_METER, Clock, MeterIdentity, Now, Reading, Readout
 from kamstrup_mqtt.readout.status import Counters
 
 RETRIES = 2
@@ -56,10 +55,13 @@ class MeterSession:
     whether it is still the same meter after a pause, or when somebody doubts it.
     """
 
-    def __init__(self, line: str | Link, tap: Tap | None = None) -> None:
+    def __init__(
+        self, line: str | Link, tap: Tap | None = None, *, clock: Clock = Now.read
+    ) -> None:
         self.identity = MeterIdentity()
         self._link = line if isinstance(line, Link) else Link(line, tap)
         self._transactions = Transactions(self._link)
+        self._clock = clock
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
         self._sure = False  # whether `identity` is known to be who is there now
         self._serial_by_register = False  # how this meter tells its serial number
@@ -162,7 +164,7 @@ class MeterSession:
             return readout
 
     async def _read(self, registers: tuple[int, ...]) -> Readout:
-        started = datetime.now(UTC).astimezone()
+        started = self._clock().moment
         readings: dict[int, Reading] = {}
         await self._ask_serial()
         now = asyncio.get_running_loop().time()
