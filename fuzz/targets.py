@@ -53,10 +53,10 @@ _CONFIG = Path(_FOLDER.name) / "config.yaml"
 class Nobody:
     """Takes every command, and sees that it can be meant."""
 
-    def read_now(self, registers: tuple[int, ...] | None = None) -> None:
-        assert registers is None or all(0 <= number <= 0xFFFF for number in registers)
+    def request(self, registers: tuple[int, ...] = ()) -> None:
+        assert all(0 <= number <= 0xFFFF for number in registers)
 
-    def read_faster(self, seconds: float) -> None:
+    def boost(self, seconds: float) -> None:
         assert 1 <= seconds <= 86400
 
     def set_interval(self, seconds: float | None) -> None:

@@ -85,8 +85,11 @@ async def test_a_clock_behind_at_the_start_does_not_use_up_the_budget(
     async with serve_tcp(SimulatedMeter()) as port, watching(broker.port) as messages:
         config = write_config(tmp_path, broker.port, port, budget)
         gateway = background("run", "-c", str(config), env=clock.env)
-        for _ in range(3):
-            await next_of(messages, "kamstrup/values", 60)
+        await next_of(messages, "kamstrup/values", 60)
+        async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+            for _ in range(2):
+                await client.publish("kamstrup/read", "")
+                await next_of(messages, "kamstrup/values", 60)
         stop(gateway)
         clock.set(-30 * 24 * HOUR_S)
         gateway = background("run", "-c", str(config), env=clock.env)

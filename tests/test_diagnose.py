@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from kamstrup_mqtt import CrcError, KamstrupError, NoAnswerError, PortError
 from kamstrup_mqtt.polling.link_state import LinkMonitor
+from kamstrup_mqtt.readout import Now
 from kamstrup_mqtt.readout.status import LinkState
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
@@ -16,11 +17,11 @@ class Line:
 
     def after(self, seconds: float, fault: KamstrupError | None = None) -> LinkState | None:
         self.seconds += seconds
-        now = START + timedelta(seconds=self.seconds)
+        now = Now(START.timestamp() + self.seconds, self.seconds)
         if fault is None:
-            self.monitor.heard(now, self.seconds)
+            self.monitor.heard(now)
         else:
-            self.monitor.failed(fault, now, self.seconds)
+            self.monitor.failed(fault, now)
         return self.monitor.state
 
 

@@ -1,65 +1,88 @@
-"""The schedule: on the clock, without drift, whatever the clock does."""
+"""The schedule: on the clock, without drift, within the budget, whatever the clock does."""
 
-import time
-from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kamstrup_mqtt.polling.budget import Budget
+from kamstrup_mqtt.polling.memory import Memory
+from kamstrup_mqtt.polling.moments import cron, cron_expression, every, longest_gap
 from kamstrup_mqtt.polling.schedule import (
-    Budget,
-    cron_expression,
-    longest_gap,
-    next_at,
-    next_due,
+    CLOCK_S,
+    SLEEPY_S,
+    Fault,
+    Job,
+    Kind,
+    Schedule,
+    Wake,
     retry_delay,
 )
+from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.quantities import duration, keep_seconds, size_bytes
+from kamstrup_mqtt.readout import Now
 
-DAY = 86400.0
+HOUR, DAY = 3600.0, 86400.0
 NOON = 1_795_435_200.0  # 2026-11-23 12:00 UTC
+AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+UTC, INDIA = ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata")
 
 times = st.floats(NOON, NOON + 365 * DAY)
-offsets = st.integers(-12 * 4, 14 * 4).map(lambda quarters: quarters * 900.0)
+zones = st.sampled_from(["UTC", "Europe/Amsterdam", "Asia/Kolkata", "Australia/Lord_Howe"])
 intervals = st.integers(1, 7 * 86400).map(float)
 
 
-def test_readings_fall_on_the_clock() -> None:
-    assert next_due(NOON + 61, 0, 300, None) == NOON + 300
-    assert next_due(NOON, 0, 300, None) == NOON + 300
-    assert next_due(NOON + 299.9, 0, 300, None) == NOON + 300
-    assert next_due(NOON, 5.5 * 3600, 3600, None) == NOON + 1800  # India: on its own hour
-    assert next_due(NOON, 3600, DAY, None) == NOON + 11 * 3600  # local midnight
+def local(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=AMSTERDAM).timestamp()
 
 
-def test_waking_a_little_early_does_not_repeat_a_reading() -> None:
-    assert next_due(NOON - 0.01, 0, 300, NOON) == NOON + 300
-    # A clock that was set back is another matter: the grid counts from where it is now.
-    assert next_due(NOON - 600, 0, 300, NOON) == NOON - 300
+def test_polls_fall_on_the_clock() -> None:
+    assert every(300, UTC)(NOON + 61) == NOON + 300
+    assert every(300, UTC)(NOON) == NOON + 300
+    assert every(300, UTC)(NOON + 299.9) == NOON + 300
+    assert every(3600, INDIA)(NOON) == NOON + 1800  # on its own hour
+    assert every(DAY, AMSTERDAM)(NOON) == NOON + 11 * 3600  # local midnight
 
 
-@given(times, offsets, intervals)
-def test_the_next_reading_is_ahead_and_at_most_an_interval_away(
-    now: float, offset: float, interval: float
+@given(times, zones, intervals)
+def test_the_next_poll_is_ahead_and_not_far(now: float, zone: str, interval: float) -> None:
+    due = every(interval, ZoneInfo(zone))(now)
+    assert now < due <= now + interval + 3600.001
+
+
+@pytest.mark.parametrize(
+    ("interval", "begin", "moments"),
+    [
+        (DAY, "2026-10-23T12:00", ["10-24T00:00", "10-25T00:00", "10-26T00:00"]),
+        (DAY, "2026-03-27T12:00", ["03-28T00:00", "03-29T00:00", "03-30T00:00"]),
+        (6 * HOUR, "2026-10-24T23:00", ["10-25T00:00", "10-25T06:00", "10-25T12:00"]),
+        (6 * HOUR, "2026-03-28T23:00", ["03-29T00:00", "03-29T06:00", "03-29T12:00"]),
+    ],
+)
+def test_intervals_of_hours_keep_local_time(
+    interval: float, begin: str, moments: list[str]
 ) -> None:
-    due = next_due(now, offset, interval, None)
-    assert now < due <= now + interval + 0.001
+    after, moment = every(interval, AMSTERDAM), local(begin)
+    for expected in moments:
+        moment = after(moment)
+        assert moment == local(f"2026-{expected}")
 
 
-@given(times, offsets, intervals, st.lists(st.floats(0, 0.5), max_size=20))
-def test_drift_never_adds_up(
-    now: float, offset: float, interval: float, delays: list[float]
-) -> None:
-    due = next_due(now, offset, interval, None)
-    first = due
-    for count, delay in enumerate(delays, start=1):
-        due = next_due(due + delay * interval, offset, interval, due)
-        assert abs(due - first - count * interval) < 0.001
+@pytest.mark.parametrize("moments", [every(600, AMSTERDAM), cron("*/10 * * * *", AMSTERDAM)])
+@pytest.mark.parametrize("day", ["2026-10-25", "2026-03-29"])
+def test_every_ten_minutes_also_when_summer_time_changes(moments: object, day: str) -> None:
+    assert callable(moments)
+    moment = local(f"{day}T00:00")
+    for _ in range(60):
+        due = moments(moment)
+        assert due == moment + 600
+        moment = due
 
 
-def test_a_failed_reading_is_tried_again_ever_more_rarely() -> None:
+def test_a_failed_poll_is_tried_again_ever_more_rarely() -> None:
     assert [retry_delay(n, 300) for n in (1, 2, 3, 7, 8, 1000)] == [5, 10, 20, 300, 300, 300]
     assert retry_delay(10**6, 7 * DAY) == 7 * DAY  # a head that was never plugged in again
 
@@ -70,19 +93,6 @@ def test_durations_as_people_say_them() -> None:
     ]  # fmt: skip
 
 
-def local(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
-
-
-@pytest.fixture
-def amsterdam(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Amsterdam")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
 @pytest.mark.parametrize(
     ("given", "now", "due"),
     [
@@ -90,17 +100,20 @@ def amsterdam(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("59", "2026-11-24T10:59:00", "2026-11-24T11:59:00"),
         ("14,44", "2026-11-24T10:20:30", "2026-11-24T10:44:00"),
         ("0 0 * * *", "2026-11-24T10:20:30", "2026-11-25T00:00:00"),
-        ("30 2 * * *", "2026-03-28T12:00:00", "2026-03-29T03:30:00"),  # 2:30 does not exist
+        ("30 2 * * *", "2026-03-28T12:00:00", "2026-03-29T03:00:00"),  # 2:30 does not exist
         ("30 2 * * *", "2026-10-24T12:00:00", "2026-10-25T02:30:00"),  # and is there twice
     ],
 )
-def test_readings_at_moments(amsterdam: None, given: str, now: str, due: str) -> None:
-    assert next_at(cron_expression(given), local(now), None) == local(due)
+def test_polls_at_moments(given: str, now: str, due: str) -> None:
+    assert cron(cron_expression(given), AMSTERDAM)(local(now)) == local(due)
 
 
-def test_a_moment_is_not_repeated_by_waking_early(amsterdam: None) -> None:
-    due = local("2026-11-24T10:59:00")
-    assert next_at("59 * * * *", due - 0.4, due) == due + 3600
+def test_hourly_moments_also_in_the_hour_that_comes_twice() -> None:
+    moment, after = local("2026-10-24T23:59"), cron("59 * * * *", AMSTERDAM)
+    for _ in range(6):
+        due = after(moment)
+        assert due == moment + 3600
+        moment = due
 
 
 @pytest.mark.parametrize("given", ["60", "x", "", "* *", "0 0 31 2 *", "1 2 3 4 5 6", "-1"])
@@ -122,7 +135,7 @@ def test_how_long_readouts_are_kept(given: str, days: int) -> None:
 
 @given(st.lists(st.floats(0, 3 * DAY), max_size=60).map(sorted), st.integers(1, 20))
 def test_a_budget_is_never_exceeded(wishes: list[float], most: int) -> None:
-    budget = Budget(most, [])
+    budget = Budget(most)
     spent: list[float] = []
     for wish in wishes:
         if budget.free_at(wish) <= wish:
@@ -140,7 +153,7 @@ def test_a_budget_says_when_there_is_room_again() -> None:
     budget.spend(30)
     assert budget.free_at(40) == 10 + DAY
     assert budget.free_at(10 + DAY) == 10 + DAY
-    assert Budget(None, []).free_at(5) == 5
+    assert Budget(None).free_at(5) == 5
 
 
 @pytest.mark.parametrize(
@@ -155,3 +168,173 @@ def test_a_size(given: str, megabytes: int) -> None:
 def test_no_size(given: str) -> None:
     with pytest.raises(ValueError):
         size_bytes(given)
+
+
+class Meter:
+    """A schedule at work on a meter, hour by hour."""
+
+    def __init__(self, wall: float = NOON, **settings: object) -> None:
+        given = {"interval_s": HOUR} | settings
+        self.settings = MeterConfig("meter", "port", (60, 68), topic="t", **given)  # type: ignore[arg-type]
+        self.now = Now(wall, 1000.0)
+        self.schedule = Schedule(self.settings, AMSTERDAM, self.now)
+        self.jobs: list[tuple[Kind, float]] = []
+
+    def live(self, seconds: float, fault: Fault | None = None) -> list[Kind]:
+        """Do what is to be done for so long; gives what that was."""
+        end, before = self.now.monotonic + seconds, len(self.jobs)
+        while True:
+            found = self.schedule.next(self.now)
+            if isinstance(found, Job):
+                self.jobs.append((found.kind, self.now.wall))
+                self.sleep(2.0)
+                if fault is None:
+                    self.schedule.done(found, self.now)
+                else:
+                    self.schedule.failed(found, fault, self.now)
+            elif found.at > end:
+                self.sleep(end - self.now.monotonic)
+                return [kind for kind, _ in self.jobs[before:]]
+            else:
+                self.sleep(found.at - self.now.monotonic)
+
+    def sleep(self, seconds: float) -> None:
+        self.now = Now(self.now.wall + seconds, self.now.monotonic + seconds)
+
+    def set(self, by: float) -> None:
+        self.now = Now(self.now.wall + by, self.now.monotonic)
+
+    def restart(self, last: float | None) -> None:
+        memory = self.schedule.memory
+        self.schedule = Schedule(self.settings, AMSTERDAM, self.now)
+        self.schedule.resume(self.now, last, memory)
+
+
+def test_a_restart_does_not_read_at_once_what_was_read_a_moment_ago() -> None:
+    meter = Meter()
+    assert meter.live(60) == [Kind.POLL]
+    meter.restart(meter.jobs[-1][1])
+    assert meter.live(HOUR) == [Kind.POLL]
+    assert meter.jobs[-1][1] == NOON + HOUR
+    meter.sleep(3 * HOUR)  # what was due meanwhile is read at once
+    meter.restart(meter.jobs[-1][1])
+    assert meter.live(60) == [Kind.POLL]
+
+
+def test_a_clock_behind_at_the_start_is_given_time_to_be_set() -> None:
+    meter = Meter()
+    meter.schedule.resume(meter.now, NOON + DAY, Memory())
+    assert meter.schedule.awaits_clock
+    assert meter.live(CLOCK_S - 10) == []
+    assert meter.live(20) == [Kind.POLL]
+    meter = Meter()
+    meter.schedule.resume(meter.now, NOON + DAY, Memory())
+    meter.set(DAY + 600)
+    assert meter.live(HOUR - 700) == []  # and then there was no need to hurry
+    assert meter.live(200) == [Kind.POLL]
+
+
+def test_a_partial_request_does_not_swallow_the_poll_that_is_due() -> None:
+    meter = Meter()
+    meter.live(HOUR - 1)
+    meter.schedule.request((80,))
+    meter.sleep(2)
+    assert meter.live(60) == [Kind.POLL, Kind.REQUEST]
+
+
+def test_what_is_asked_for_during_a_readout_is_read_after_it() -> None:
+    meter = Meter()
+    job = meter.schedule.next(meter.now)
+    meter.schedule.request()
+    assert meter.schedule.next(meter.now) is job
+    assert isinstance(job, Job)
+    meter.schedule.done(job, meter.now)
+    assert meter.live(60) == [Kind.REQUEST]
+
+
+def test_a_meter_is_kept_awake_once_it_was_found_asleep() -> None:
+    meter = Meter(interval_s=2 * HOUR)
+    assert meter.live(DAY) == [Kind.POLL] * 13
+    meter.schedule.slept = True
+    found = meter.live(DAY)
+    asked = [at for _, at in meter.jobs[-len(found) :]]
+    assert max(b - a for a, b in pairwise(asked)) <= SLEEPY_S + 60
+    assert found.count(Kind.POLL) == 12
+    meter.restart(meter.jobs[-1][1])
+    assert meter.schedule.keeps_awake
+    assert not Meter(interval_s=28 * 60 - 300).schedule.keeps_awake
+    for wanted in (True, False):
+        assert Meter(keep_awake=wanted).schedule.keeps_awake is wanted
+
+
+def test_keeping_awake_counts_in_the_budget() -> None:
+    meter = Meter(interval_s=4 * HOUR, keep_awake=True, max_readings_per_day=20)
+    assert len(meter.live(DAY)) == 20
+
+
+def test_a_budget_stretches_the_interval_instead_of_ending_the_day() -> None:
+    meter = Meter(interval_s=60.0, max_readings_per_day=24)
+    meter.live(2 * DAY)
+    polls = [at for _, at in meter.jobs]
+    assert len(polls) >= 46
+    assert max(b - a for a, b in pairwise(polls)) <= HOUR + 120
+    for _ in range(10):
+        meter.schedule.request()
+        meter.live(10)
+    found = meter.live(DAY)
+    assert 12 <= len(found) <= 24
+    polls = [at for _, at in meter.jobs]
+    assert max(b - a for a, b in pairwise(polls)) <= 3 * HOUR
+
+
+def test_a_budget_for_every_slot_leaves_none_out() -> None:
+    meter = Meter(max_readings_per_day=24)
+    assert len(meter.live(10 * DAY)) >= 24 * 10
+
+
+def test_noise_does_not_end_the_day_of_a_budget() -> None:
+    meter = Meter(max_readings_per_day=10)
+    meter.live(HOUR, Fault.UNUSABLE)
+    meter.live(DAY)
+    assert max(b - a for (_, a), (_, b) in pairwise(meter.jobs)) < 9 * HOUR
+
+
+def test_small_steps_wait_for_all_else() -> None:
+    meter = Meter()
+    meter.live(60)
+    meter.schedule.begin(Kind.ALIGN)
+    meter.schedule.request()
+    found = [meter.schedule.next(meter.now)]
+    assert found == [Job(Kind.REQUEST)]
+    meter.schedule.done(Job(Kind.REQUEST), meter.now)
+    assert meter.schedule.next(meter.now) == Job(Kind.ALIGN)
+    meter.schedule.stop(Kind.ALIGN)
+    meter.schedule.done(Job(Kind.ALIGN), meter.now)
+    assert isinstance(meter.schedule.next(meter.now), Wake)
+
+
+@pytest.mark.parametrize("by", [-HOUR, -23 * HOUR, -400 * DAY, HOUR, 400 * DAY, 12 * 365 * DAY])
+def test_a_clock_that_is_set_never_makes_the_wait_longer(by: float) -> None:
+    meter = Meter(interval_s=600.0)
+    meter.live(60)
+    meter.set(by)
+    assert Kind.POLL in meter.live(601)
+    meter.set(-by)
+    assert Kind.POLL in meter.live(601)
+
+
+def test_what_an_earlier_run_asked_counts_and_memory_is_kept_as_json() -> None:
+    meter = Meter(interval_s=60.0, max_readings_per_day=3)
+    for _ in range(2):
+        meter.schedule.request()
+    meter.live(30)
+    for _ in range(2):
+        meter.schedule.request()
+        meter.live(10)
+    assert len(meter.jobs) == 3
+    memory = meter.schedule.memory
+    assert Memory.from_json(memory.to_json()) == memory
+    meter.restart(meter.jobs[-1][1])
+    assert meter.live(23 * HOUR) == []
+    for damaged in (None, "", "[]", "{", '{"asked": 1}', '{"asked": ["x"], "slept": 1}'):
+        assert Memory.from_json(damaged) == Memory()

@@ -25,6 +25,9 @@ class Register:
         title: what it is, for people.
         units: the units meters are known to use; the telegram decides.
         kind: total, measurement, peak, average, date, time, info, config or identity.
+        holds: how long a value of it is good for: `live` not at all; `hour` until the full hour;
+            `period` as well, and less around midnight, when its day, month or year ends;
+            `connection` as long as the line stays open.
         models: the MULTICAL models known to have it.
 
     """
@@ -34,6 +37,7 @@ class Register:
     title: str
     units: tuple[str, ...]
     kind: str
+    holds: str
     models: tuple[str, ...]
 
 
@@ -62,6 +66,7 @@ REGISTERS: Mapping[int, Register] = {
         row["title"],
         _list(row["units"]),
         row["kind"],
+        row["holds"],
         _list(row["models"]),
     )
     for row in _rows("registers.csv")

@@ -59,7 +59,7 @@ def align_command(port: str, *, plain: bool, as_json: bool, sound: bool) -> None
 
 def _conclude(views: list[View], *, to_stderr: bool) -> None:
     """Print the verdict and the cost, or raise what is the matter."""
-    from kamstrup_mqtt.polling.plan import battery_life  # noqa: PLC0415 - loads the gateway
+    from kamstrup_mqtt.polling.cost import battery_life  # noqa: PLC0415 - loads the gateway
 
     if not views:
         raise NoAnswerError

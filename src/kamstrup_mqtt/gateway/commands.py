@@ -1,4 +1,4 @@
-"""What users ask for over MQTT: payloads from anybody, to what a reader understands.
+"""What users ask for over MQTT: payloads from anybody, to what a poller understands.
 
 Everything that cannot be meant raises `UsageError`; nothing else ever comes out of a payload.
 """
@@ -13,16 +13,16 @@ from kamstrup_mqtt.quantities import INTERVAL, interval_seconds
 
 _LONGEST = 4096  # bytes; every register by its number takes less
 _SHOWN = 40
-_LONGEST_HURRY_S = 86400.0
+_LONGEST_BOOST_S = 86400.0
 
 
 class Commanded(Protocol):
     """Who carries commands out."""
 
-    def read_now(self, registers: tuple[int, ...] | None = None) -> None:
-        """Make a readout now, of all configured registers or of these."""
+    def request(self, registers: tuple[int, ...] = ()) -> None:
+        """Make a readout now, of these registers or of all that are configured."""
 
-    def read_faster(self, seconds: float) -> None:
+    def boost(self, seconds: float) -> None:
         """Make readouts at the active interval for so long."""
 
     def set_interval(self, seconds: float | None) -> None:
@@ -32,19 +32,19 @@ class Commanded(Protocol):
 class Wanted(NamedTuple):
     """What a message on `<topic>/read` asks for."""
 
-    registers: tuple[int, ...] | None = None  # None is all that are configured
-    hurry_s: float | None = None  # for how long to go on reading faster
+    registers: tuple[int, ...] = ()  # none for all that are configured
+    boost_s: float | None = None  # for how long to go on reading faster
 
 
-def _read(reader: Commanded, payload: bytes) -> None:
+def _read(poller: Commanded, payload: bytes) -> None:
     wanted = wanted_readout(payload)
-    if wanted.hurry_s is not None:
-        reader.read_faster(wanted.hurry_s)
-    reader.read_now(wanted.registers)
+    if wanted.boost_s is not None:
+        poller.boost(wanted.boost_s)
+    poller.request(wanted.registers)
 
 
-def _poll_interval(reader: Commanded, payload: bytes) -> None:
-    reader.set_interval(wanted_interval(payload))
+def _poll_interval(poller: Commanded, payload: bytes) -> None:
+    poller.set_interval(wanted_interval(payload))
 
 
 # The commands by the last part of their topic.
@@ -77,7 +77,7 @@ def wanted_readout(payload: bytes) -> Wanted:
         except ValueError as error:
             given = str(content["for"])[:_SHOWN]
             raise UsageError(f"'for' takes a time such as 30m, got {given!r}") from error
-        return Wanted(hurry_s=min(seconds, _LONGEST_HURRY_S))
+        return Wanted(boost_s=min(seconds, _LONGEST_BOOST_S))
     return Wanted()
 
 

@@ -28,7 +28,7 @@ from kamstrup_mqtt.gateway.paths import check_files, readable_secrets
 from kamstrup_mqtt.gateway.source import Source
 from kamstrup_mqtt.meter import check_port
 from kamstrup_mqtt.outputs import HomeAssistantSettings, MqttSettings
-from kamstrup_mqtt.polling.schedule import cron_expression, longest_gap
+from kamstrup_mqtt.polling.moments import cron_expression, longest_gap
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.quantities import INTERVAL, interval_seconds, keep_seconds, size_bytes
 from kamstrup_mqtt.store import MAX_BYTES

@@ -1,4 +1,4 @@
-"""What comes in over MQTT: hands commands to the reader they are meant for, and never publishes.
+"""What comes in over MQTT: hands commands to the poller they are meant for, and never publishes.
 
 An interval that was set lives in the history, so that it outlives a restart. A broker repeats what
 it retained at each connection: that counts only when it is news, for it must not beat a newer
@@ -25,20 +25,20 @@ class Inbox:
     """The commands for the meters.
 
     Args:
-        readers: who carries them out, by the meter's configured name.
+        pollers: who carries them out, by the meter's configured name.
         history: where what is to last is kept.
 
     """
 
-    def __init__(self, readers: Mapping[str, Commanded], history: History) -> None:
-        self._readers = readers
+    def __init__(self, pollers: Mapping[str, Commanded], history: History) -> None:
+        self._pollers = pollers
         self._history = history
         self._retained: dict[str, bytes] = {}  # by meter: what the broker repeated last
         self._latest: dict[str, list[bytes]] = {}  # by meter: what was set, the last one is valid
 
     async def restore(self) -> None:
-        """Have the readers go on with what was set before the start."""
-        for meter in self._readers:
+        """Have the pollers go on with what was set before the start."""
+        for meter in self._pollers:
             kept = await self._history.setting(meter, _LASTING)
             # A damaged one counts as none.
             with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
@@ -78,7 +78,7 @@ class Inbox:
 
     def _carry_out(self, meter: str, command: str, payload: bytes) -> bool:
         try:
-            COMMANDS[command](self._readers[meter], payload)
+            COMMANDS[command](self._pollers[meter], payload)
         except UsageError as error:
             line = printable(str(error))
             _log.warning("%s: a message on %s is ignored: %s", meter, command, line)

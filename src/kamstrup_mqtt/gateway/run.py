@@ -1,6 +1,6 @@
 """The gateway: one task a meter, one for the broker, from start to a clean end.
 
-Readers put what they find on boards, and the outputs follow those. Nothing here knows a telegram.
+Pollers put what they find on boards, and the outputs follow those. Nothing here knows a telegram.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from kamstrup_mqtt.gateway.log import log_names
 from kamstrup_mqtt.gateway.service import answer_health, feed_watchdog, notify
 from kamstrup_mqtt.gateway.supervisor import Supervisor
 from kamstrup_mqtt.kmp import Direction
-from kamstrup_mqtt.meter import Tap
+from kamstrup_mqtt.meter import MeterSession, Tap
 from kamstrup_mqtt.outputs import MqttOutput, Publication
-from kamstrup_mqtt.polling.reader import Reader
+from kamstrup_mqtt.polling.poller import Poller
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.readout.capture import Recorder, is_capture
 from kamstrup_mqtt.readout.status import MeterStatus
@@ -69,12 +69,14 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
     history = History(config.history.path, config.history.keep_s, config.history.max_bytes)
     statuses: Board[MeterStatus] = Board()
     supervisor = Supervisor()
-    readers = {
-        meter.name: Reader(meter, history, statuses, _recording(meter, config, capture))
+    pollers = {
+        meter.name: Poller(
+            meter, MeterSession(meter.port, _recording(meter, config, capture)), history, statuses
+        )
         for meter in config.meters
     }
 
-    inbox = Inbox(readers, history)
+    inbox = Inbox(pollers, history)
     publications = [Publication(m.name, m.topic, m.registers) for m in config.meters]
     output = MqttOutput(
         config.mqtt, config.homeassistant, publications, history, statuses, command=inbox.take,
@@ -82,13 +84,13 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
     )  # fmt: skip
 
     def stuck() -> list[str]:
-        last = {f"the reading of {name}": reader.alive_at for name, reader in readers.items()}
+        last = {f"the reading of {name}": poller.alive_at for name, poller in pollers.items()}
         last["the publishing"] = output.alive_at
         oldest = time.monotonic() - _STUCK_S
         return [f"{name} is stuck" for name, at in last.items() if at < oldest]
 
     def complaints() -> list[str]:
-        found = [line for line in (reader.complaint for reader in readers.values()) if line]
+        found = [line for line in (poller.complaint for poller in pollers.values()) if line]
         return [*stuck(), *supervisor.complaints, *found, *output.complaints]
 
     async def serve_page(settings: WebSettings) -> None:
@@ -118,8 +120,8 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
             parts.append(supervisor.keep("the health", lambda: answer_health(path, complaints)))
         if (web := config.web) is not None:
             parts.append(supervisor.keep("the page", lambda: serve_page(web)))
-        for name, reader in readers.items():
-            parts.append(supervisor.keep(f"the reading of {name}", reader.run, reader.note_failure))
+        for name, poller in pollers.items():
+            parts.append(supervisor.keep(f"the reading of {name}", poller.run, poller.note_failure))
         await run_together(*parts)
     finally:
         notify("STOPPING=1")

@@ -41,7 +41,7 @@ GIVE_UP_HEARD = 9
 GIVE_UP_SILENT = 2  # a meter that was silent last time is not hammered: one try of each question
 _SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 _STRANGER_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter pause
-ABSENT_S = 3600.0  # how long a register the meter left out is not asked for again
+ABSENT_S = 86400.0  # how long a register the meter left out is not asked for again
 
 _LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
 
@@ -97,11 +97,15 @@ class MeterSession:
         self._transactions.counters.implausible += number
 
     async def ping(self) -> None:
-        """Ask the cheapest question there is, once, whatever comes of it."""
+        """Ask the cheapest question there is, once.
+
+        Raises:
+            KamstrupError: as `read` does, when no usable answer came.
+
+        """
         async with self._lock:
-            with contextlib.suppress(*_LINE_FAULTS):
-                answer = await self._transactions.exchange(GetSerialNoRequest())
-                self._sure = self._sure and str(answer.serial) == self.identity.serial
+            answer = await self._transactions.exchange(GetSerialNoRequest())
+            self._sure = self._sure and str(answer.serial) == self.identity.serial
 
     def doubt_identity(self) -> None:
         """Have the next readout ask who is there."""

@@ -1,54 +1,90 @@
 """Read each register as often as it can change: which are due, and what is known of the others.
 
-Live values and counters change all the time; peaks, averages and their dates are worth an hour;
-what the meter was configured to be is asked once a connection.
+How long a value holds is a column of `registers.csv`. Nothing here looks at a clock.
 """
 
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from decimal import Decimal
+
 from kamstrup_mqtt.catalog import REGISTERS
-from kamstrup_mqtt.readout import Reading, Readout
+from kamstrup_mqtt.polling.moments import HOUR_S
+from kamstrup_mqtt.readout import Now, Reading, Readout
 
-HOUR_S = 3600.0
-_EARLY_S = 30.0  # a reading that is due with the hour may begin a little before it
-_HOURLY = ("peak", "average", "date")
-_ONCE = ("config", "identity")
+_AROUND_MIDNIGHT_S = 900.0  # in which a meter whose clock is behind ends its day as well
 
 
-class Freshness:
-    """The registers of one meter.
+class Cache:
+    """The latest values of one meter.
 
     Args:
         registers: those that a full readout has, in order.
+        zone: whose hours and days end.
 
     """
 
-    def __init__(self, registers: tuple[int, ...]) -> None:
+    def __init__(self, registers: tuple[int, ...], zone: tzinfo) -> None:
         self._registers = registers
-        self._known: dict[int, tuple[Reading, float]] = {}  # and when it was read
+        self._zone = zone
+        self._known: dict[int, tuple[Reading, Now]] = {}  # and when it was read
 
     def forget(self) -> None:
         """Begin anew: another connection, perhaps another meter."""
         self._known.clear()
 
-    def due(self, clock: float) -> tuple[int, ...]:
-        """The registers to ask for at `clock` seconds of a monotonic clock."""
-        return tuple(r for r in self._registers if clock >= self._fresh_until(r))
+    def due(self, now: Now) -> tuple[int, ...]:
+        """The registers to ask for."""
+        return tuple(register for register in self._registers if not self._holds(register, now))
 
-    def complete(self, readout: Readout, clock: float) -> Readout:
-        """`readout` together with what is still fresh of earlier ones."""
-        fresh = {r for r in self._registers if clock < self._fresh_until(r)}
-        self._known |= {r: (reading, clock) for r, reading in readout.readings.items()}
-        readings = {
-            r: readout.readings[r] if r in readout.readings else self._known[r][0]
-            for r in self._registers
-            if r in readout.readings or r in fresh
-        }
+    def complete(self, readout: Readout, now: Now) -> Readout:
+        """`readout` together with what still holds of earlier ones."""
+        held = {r: self._known[r][0] for r in self._registers if self._holds(r, now)}
+        self._known |= {r: (reading, now) for r, reading in readout.readings.items()}
+        readings: Mapping[int, Reading] = held | dict(readout.readings)
+        readings = {r: readings[r] for r in self._registers if r in readings}
         return Readout(readout.meter, readout.time, readings, readout.missing)
 
-    def _fresh_until(self, register: int) -> float:
-        if register not in self._known:
-            return 0.0
-        kind = REGISTERS[register].kind if register in REGISTERS else ""
-        read_at = self._known[register][1]
-        if kind in _ONCE:
-            return float("inf")
-        return read_at + HOUR_S - _EARLY_S if kind in _HOURLY else 0.0
+    def _holds(self, register: int, now: Now) -> bool:
+        if register not in self._known or register not in REGISTERS:
+            return False
+        reading, read = self._known[register]
+        match REGISTERS[register].holds:
+            case "connection":
+                return True
+            case "hour":
+                return self._is_same_hour(read, now)
+            case "period":
+                return self._is_same_hour(read, now) and self._of_day(now) >= _AROUND_MIDNIGHT_S
+        return self._is_unused(reading) and self._is_same_hour(read, now)
+
+    def _is_same_hour(self, one: Now, other: Now) -> bool:
+        return (
+            self._local(one).replace(minute=0, second=0, microsecond=0)
+            == self._local(other).replace(minute=0, second=0, microsecond=0)
+            and other.monotonic - one.monotonic < HOUR_S
+        )
+
+    def _of_day(self, now: Now) -> float:
+        """Seconds since midnight."""
+        local = self._local(now)
+        return local.hour * HOUR_S + local.minute * 60 + local.second
+
+    def _local(self, now: Now) -> datetime:
+        return datetime.fromtimestamp(now.wall, self._zone)
+
+    def _is_unused(self, reading: Reading) -> bool:
+        """Whether that is a total of something that this meter does not count.
+
+        A meter that counts anything at all has such totals at 0 for good. One that does begin to
+        count is seen within the hour.
+        """
+        return (
+            _is_total(reading)
+            and reading.value == 0
+            and any(_is_total(known) and known.value != 0 for known, _ in self._known.values())
+        )
+
+
+def _is_total(reading: Reading) -> bool:
+    register = REGISTERS.get(reading.register)
+    return register is not None and register.kind == "total" and isinstance(reading.value, Decimal)

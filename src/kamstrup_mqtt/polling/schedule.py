@@ -1,142 +1,365 @@
-"""When the next reading is due: pure functions, with the clock coming in as an argument."""
+"""When a meter is asked, and what for: a state machine that has no clock and asks nobody.
+
+    schedule.next(now)                a Job to do now, or a Wake: nothing to do before
+    schedule.done(job, now)           it brought an answer
+    schedule.failed(job, fault, now)  it did not
+
+`now` carries the wall clock, on whose grid the polls fall, and the monotonic one, on which all
+waiting is done. That the wall clock was set is seen when the two have moved apart. There is one job
+at a time, and nothing else ever talks to the line.
+"""
 
 import math
-from collections import deque
-from collections.abc import Iterator
-from datetime import datetime, timedelta
-from itertools import islice, pairwise, takewhile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import tzinfo
+from enum import StrEnum
 
-from cronsim import CronSim, CronSimError
+from kamstrup_mqtt.polling.budget import Budget
+from kamstrup_mqtt.polling.memory import Memory
+from kamstrup_mqtt.polling.moments import DAY_S, cron, every
+from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.readout import Now
 
-_DAY_S = 86400.0
-_SELDOM = timedelta(days=50 * 365)  # as far as cronsim looks
-_SOME_DAY = datetime(2026, 1, 1)  # noqa: DTZ001 - local time, as users mean
-_LOOKED_AT = 1500  # days on which a cron expression has moments: four years of every day
-_EARLY_S = 1.0  # a sleep may end a little before the wall clock gets there
+SLEEPY_S = 25 * 60.0  # meters sleep when nobody asks for 30 minutes (kmp.md, 1), some earlier
+ACTIVE_S = 30.0  # where somebody asks for faster polls and no interval is configured
+CLOCK_S = 120.0  # for the time to come from the network, on a machine that keeps none
+_SET_S = 1.0  # a wall clock that moves more against the monotonic one was set
+_EARLY_S = 1.0  # a wait may end a little before the wall clock gets there
+_SLACK_S = 60.0  # a slot that comes so little before its turn in the budget is not left out
+_BEFORE_POLL_S = 30.0  # so soon before a poll nobody is kept awake for it
+_PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
+_SPARING_S = 20.0  # a meter that does not answer well is asked no more often, in the long run
 _FIRST_RETRY_S = 5.0
 _DOUBLINGS = 20  # 60 days: beyond any interval, and far from where floats end
 
 
-def cron_expression(text: str) -> str:
-    """A cron expression, from minutes past the hour such as 59, or from all its five fields.
+class Kind(StrEnum):
+    """What a job is for."""
 
-    Raises:
-        ValueError: it is neither.
-
-    """
-    fields = text.split()
-    if len(fields) == 1:
-        fields += ["*"] * 4
-    expression = " ".join(fields)
-    try:
-        if len(fields) != 5:
-            raise ValueError
-        next(_moments(expression))
-    except (CronSimError, StopIteration) as error:
-        raise ValueError from error
-    return expression
+    POLL = "poll"  # a full readout, at its slot
+    REQUEST = "request"  # what somebody asked for
+    PING = "ping"  # the cheapest question, so that the meter does not fall asleep
+    ALIGN = "align"  # one question of many while somebody places the head
+    BACKFILL = "backfill"  # one page of the meter's memory
 
 
-def next_at(expression: str, now: float, previous: float | None) -> float:
-    """The next moment of a cron expression in local time, as a unix time after `now`.
-
-    Args:
-        expression: what `cron_expression` gave.
-        now: unix time in seconds.
-        previous: the moment that was due before, so that waking early does not repeat it.
-
-    """
-    if previous is not None and now < previous <= now + _EARLY_S:
-        now = previous
-    local = datetime.fromtimestamp(now).replace(microsecond=0)  # noqa: DTZ006 - see above
-    moments = CronSim(expression, local)
-    while (moment := next(moments).timestamp()) <= now:
-        pass  # an hour that comes twice, or not at all
-    return moment
+STEPS = (Kind.ALIGN, Kind.BACKFILL)  # what goes on in small steps between all else
 
 
-def longest_gap(expression: str) -> float:
-    """Seconds between two moments of a cron expression, where they lie farthest apart."""
-    times = _times_of_day(expression)
-    days = list(islice(_moments("0 0 " + " ".join(expression.split()[2:])), _LOOKED_AT))
-    days_apart = max((b - a for a, b in pairwise(days)), default=_SELDOM)
-    overnight = days_apart - (times[-1] - times[0])
-    return max([overnight, *(b - a for a, b in pairwise(times))]).total_seconds()
+class Fault(StrEnum):
+    """Why a job brought nothing."""
+
+    PORT = "port"  # the port cannot be opened, or was lost: the meter was not asked
+    SILENT = "silent"  # it was asked, and did not answer
+    UNUSABLE = "unusable"  # it answered, and no answer was usable
 
 
-def moments_a_day(expression: str) -> int:
-    """How many moments a cron expression has on a day that has any."""
-    return len(_times_of_day(expression))
-
-
-def _times_of_day(expression: str) -> list[datetime]:
-    every_day = " ".join([*expression.split()[:2], "* * *"])
-    return list(_moments(every_day, timedelta(days=1)))
-
-
-def _moments(expression: str, span: timedelta = _SELDOM) -> Iterator[datetime]:
-    moments = CronSim(expression, _SOME_DAY - timedelta(seconds=1))
-    return takewhile(lambda moment: moment < _SOME_DAY + span, moments)
-
-
-class Budget:
-    """How many readings a day there may be, over any 24 hours.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to ask the meter now.
 
     Args:
-        most: the number, or None for any.
-        taken: when readings were taken in the last 24 hours, on the clock that the others use.
+        kind: what for.
+        registers: those of a request; empty for all that are configured.
 
     """
 
-    def __init__(self, most: int | None, taken: list[float]) -> None:
-        self._most = most
-        self._taken = deque(taken)
+    kind: Kind
+    registers: tuple[int, ...] = ()
 
-    def spend(self, now: float) -> None:
-        """Count a reading."""
-        if self._most is not None:
-            self._taken.append(now)
+    @property
+    def is_full(self) -> bool:
+        """Whether it reads all that is configured."""
+        return self.kind is Kind.POLL or (self.kind is Kind.REQUEST and not self.registers)
 
-    def free_at(self, now: float, reserved: int = 0) -> float:
-        """From when on a reading is possible; `now` when it is already.
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Nothing to do before `at`, on the monotonic clock."""
+
+    at: float
+
+
+class Schedule:
+    """The schedule of one meter.
+
+    Args:
+        settings: when it is to be polled.
+        zone: of the moments.
+        now: when the program begins; the first poll is due then, unless `resume` knows better.
+
+    """
+
+    def __init__(self, settings: MeterConfig, zone: tzinfo, now: Now) -> None:
+        self.flowing = False  # whether water flows, so that polls are to be faster
+        self.slept = False  # whether the meter was found asleep once
+        self._settings = settings
+        self._zone = zone
+        self._interval_s: float | None = None  # as set at run time
+        self._offset = now.wall - now.monotonic
+        self._job: Job | None = None  # under way
+        self._retry_at: float | None = None
+        self._failures = 0
+        self._wanted: dict[int, None] = {}  # registers, in order
+        self._wants_all = False
+        self._steps: dict[Kind, None] = {}
+        self._boost_until = -math.inf
+        self._asked_at = -math.inf
+        self._polled_at = -math.inf
+        self._slot, self._due = now.wall, now.monotonic
+        self._began_at = now.monotonic
+        self._budget = Budget(settings.max_readings_per_day)
+        self._earlier: tuple[float, ...] = ()  # questions of another run, by a clock not trusted
+        self._last: float | None = None  # the last full readout, by such a clock
+
+    @property
+    def interval_s(self) -> float:
+        """The longest time between two polls, in seconds."""
+        return self._interval_s or self._settings.interval_s
+
+    @property
+    def is_cron(self) -> bool:
+        """Whether moments say when to poll, and no interval."""
+        return self._settings.poll_at is not None and self._interval_s is None
+
+    @property
+    def keeps_awake(self) -> bool:
+        """Whether the meter is to be kept from falling asleep between two polls."""
+        wanted = self._settings.keep_awake
+        if wanted is False or self.interval_s <= SLEEPY_S:
+            return False
+        return wanted is True or self.slept
+
+    @property
+    def awaits_clock(self) -> bool:
+        """Whether the wall clock says less than at the last readout, and may soon be set."""
+        return self._last is not None
+
+    @property
+    def memory(self) -> Memory:
+        """What the next run is to know."""
+        return Memory(tuple(moment + self._offset for moment in self._budget.spent), self.slept)
+
+    def resume(self, now: Now, last: float | None, memory: Memory) -> None:
+        """Go on where an earlier run ended: what was read a moment ago is not read again.
 
         Args:
-            now: seconds of a clock that nobody sets.
-            reserved: readings a day that are to be left for others.
+            now: this moment, before the first job.
+            last: when the last full readout was taken, as unix time. Where the wall clock says
+                less, it is given `CLOCK_S` to be set.
+            memory: what that run left.
 
         """
-        while self._taken and self._taken[0] <= now - _DAY_S:
-            self._taken.popleft()
-        if self._most is None:
-            return now
-        allowed = self._most - reserved
-        if allowed <= 0:
-            return now + _DAY_S
-        return now if len(self._taken) < allowed else self._taken[-allowed] + _DAY_S
+        self.slept, self._earlier, self._last = memory.slept, memory.asked, last
+        self._date_earlier(now)
+        self._go_on(now)
 
+    def next(self, now: Now) -> Job | Wake:
+        """What to do now, or until when there is nothing to do."""
+        self._notice_set(now)
+        if self._job is None:
+            found = self._decide(now.monotonic)
+            if isinstance(found, Wake):
+                return found
+            self._job = found
+            self._take_wishes(found)
+            if found.kind is Kind.POLL:
+                self._last = None
+        return self._job
 
-def next_due(now: float, utc_offset_s: float, interval_s: float, previous: float | None) -> float:
-    """The next moment on the clock's grid, so that no drift ever adds up.
+    def done(self, job: Job, now: Now) -> None:
+        """`job` brought an answer."""
+        self._notice_set(now)
+        self._job = None
+        self._asked_at = now.monotonic
+        if job.kind in STEPS:
+            return
+        self._budget.spend(now.monotonic)
+        self._failures, self._retry_at = 0, None
+        if job.is_full:
+            self._polled_at = now.monotonic
+        if job.kind is Kind.POLL:
+            self._polled_at = min(self._due, now.monotonic)
+            self._plan(now)
 
-    The grid counts from midnight local time: every 5 minutes means :00, :05 and so on.
+    def failed(self, job: Job, fault: Fault, now: Now) -> None:
+        """`job` brought nothing; a poll is tried again, sooner than the next one is due."""
+        self._notice_set(now)
+        self._job = None
+        clock = now.monotonic
+        if fault is not Fault.PORT:
+            self._asked_at = clock
+        if job.kind in STEPS:
+            return
+        if fault is Fault.UNUSABLE:
+            self._budget.spend(clock)  # a meter that did not answer spent nothing
+            self._polled_at = clock
+        if job.kind is Kind.PING:
+            return
+        self._failures += 1
+        if job.kind is Kind.POLL and self._due <= clock:
+            self._plan(now)
+        self._retry_at = self._retry(fault, clock)
 
-    Args:
-        now: unix time in seconds.
-        utc_offset_s: local time minus UTC, in seconds.
-        interval_s: from one reading to the next, in seconds.
-        previous: the moment that was due before, so that waking early does not repeat it.
+    def request(self, registers: tuple[int, ...] = ()) -> None:
+        """Have these registers read as soon as may be; without any, all that are configured.
 
-    Returns:
-        A unix time after `now`, at most an interval and a little away.
+        What is asked for while a job is under way is read after it.
+        """
+        self._wants_all = self._wants_all or not registers
+        self._wanted |= dict.fromkeys(registers)
 
-    """
-    if previous is not None and now < previous <= now + _EARLY_S:
-        now = previous
-    slots = math.floor((now + utc_offset_s) / interval_s + 1e-9)
-    return (slots + 1) * interval_s - utc_offset_s
+    def boost(self, seconds: float, now: Now) -> None:
+        """Poll at the active interval for so long."""
+        self._boost_until = now.monotonic + seconds
+        self._plan_anew(now)
+
+    def set_interval(self, seconds: float | None, now: Now) -> bool:
+        """Poll at another interval, or with None as configured; whether that is news."""
+        if seconds == self._interval_s:
+            return False
+        self._interval_s = seconds
+        self._plan_anew(now)
+        return True
+
+    def begin(self, kind: Kind) -> None:
+        """Have jobs of this kind, one of `STEPS`, whenever nothing else is due."""
+        self._steps[kind] = None
+
+    def stop(self, kind: Kind) -> None:
+        """Have no more jobs of this kind."""
+        self._steps.pop(kind, None)
+
+    def next_poll_s(self, now: Now) -> float:
+        """Seconds until the next poll, or the next try of one."""
+        due = self._due if self._retry_at is None else self._retry_at
+        return max(0.0, max(due, self.free_at(now)) - now.monotonic)
+
+    def free_at(self, now: Now) -> float:
+        """From when on the budget lets the meter be asked, on the monotonic clock."""
+        return self._budget.free_at(now.monotonic)
+
+    def _decide(self, clock: float) -> Job | Wake:
+        free = self._budget.free_at(clock)
+        due = self._due if self._retry_at is None else self._retry_at
+        wishes = self._wants_all or bool(self._wanted)
+        ping = self._ping_at(due)
+        if max(due, free) <= clock:
+            return Job(Kind.POLL)
+        if wishes and free <= clock:
+            return Job(Kind.REQUEST, () if self._wants_all else tuple(self._wanted))
+        if max(ping, free) <= clock:
+            return Job(Kind.PING)
+        if self._steps and due > clock:
+            return Job(next(iter(self._steps)))
+        at = min(max(due, free), free if wishes else math.inf, max(ping, free))
+        return Wake(max(at, math.nextafter(clock, math.inf)))
+
+    def _take_wishes(self, job: Job) -> None:
+        """Note what `job` answers; whoever asked is told of its fault, should it fail."""
+        if job.is_full:
+            self._wants_all = False
+        for register in self._settings.registers if job.is_full else job.registers:
+            self._wanted.pop(register, None)
+
+    def _date_earlier(self, now: Now) -> None:
+        """Count what an earlier run asked, once the clock says more than when it did."""
+        own = [moment for moment in self._budget.spent if moment > self._began_at]
+        asked = _clocked(self._earlier, now)
+        self._budget = Budget(self._settings.max_readings_per_day, [*asked, *own])
+        if all(moment <= now.wall for moment in self._earlier):
+            self._earlier = ()
+
+    def _go_on(self, now: Now) -> None:
+        """Find the first slot after the last readout of an earlier run."""
+        self._slot, self._due = now.wall, now.monotonic
+        if self._last is not None and self._last > now.wall:
+            self._slot, self._due = self._last, now.monotonic + CLOCK_S
+        elif self._last is not None:
+            last, self._last = self._last, None
+            if self._moments(last) > now.wall:
+                self._polled_at = last - self._offset
+                self._plan(now)
+
+    def _notice_set(self, now: Now) -> None:
+        """See whether the wall clock was set: moments move with it, and nothing takes longer."""
+        moved = now.wall - now.monotonic - self._offset
+        if abs(moved) <= _SET_S:
+            return
+        self._offset += moved
+        if self._earlier:
+            self._date_earlier(now)
+        if self._last is not None:
+            if self._last <= now.wall:
+                self._go_on(now)
+            return
+        if self._due <= now.monotonic:
+            return
+        before, slot = self._due, self._slot
+        if now.wall >= slot:  # the clock jumped over it
+            self._due = now.monotonic
+            return
+        self._plan(now)
+        if not self.is_cron and self._due > before:
+            self._due, self._slot = before, slot
+
+    def _plan_anew(self, now: Now) -> None:
+        """Find the next slot by what was just changed, unless a poll is due already."""
+        self._notice_set(now)
+        if self._due > now.monotonic and self._last is None:
+            self._plan(now)
+
+    def _plan(self, now: Now) -> None:
+        """Find the next slot, not sooner than the budget has room for it."""
+        clock = now.monotonic
+        begin = self._slot if now.wall < self._slot <= now.wall + _EARLY_S else now.wall
+        pace_s = self._budget.pace_s(clock)
+        turn = self._polled_at + pace_s - min(_SLACK_S, pace_s / 10) + self._offset
+        slot = self._moments(max(begin, turn))
+        if (self.flowing and self._settings.active_interval_s) or clock < self._boost_until:
+            reserved = math.ceil(DAY_S / self.interval_s)
+            active = every(self._settings.active_interval_s or ACTIVE_S, self._zone)
+            room = self._budget.free_at(clock, reserved)
+            slot = min(slot, active(max(begin, room + self._offset if room > clock else begin)))
+        self._slot, self._due = slot, slot - self._offset
+
+    def _moments(self, moment: float) -> float:
+        """The first moment after `moment` at which the meter is to be polled."""
+        if self._settings.poll_at is not None and self._interval_s is None:
+            return cron(self._settings.poll_at, self._zone)(moment)
+        return every(self.interval_s, self._zone)(moment)
+
+    def _ping_at(self, due: float) -> float:
+        """When the meter is to be kept awake; infinity when it is not, or is asked soon enough."""
+        if not self.keeps_awake or self._failures or self._polled_at == -math.inf:
+            return math.inf
+        at = max(self._asked_at, self._polled_at) + SLEEPY_S - _BEFORE_POLL_S
+        return at if due - at > _BEFORE_POLL_S else math.inf
+
+    def _retry(self, fault: Fault, clock: float) -> float:
+        """When to try again: after 5, 10, 20 s and so on, but the meter is spared in the end."""
+        if fault is Fault.PORT:
+            return min(self._due, clock + retry_delay(self._failures, _PORT_RETRY_S))
+        delay_s = retry_delay(self._failures, max(self.interval_s, _SPARING_S))
+        again = min(max(self._due, clock + _SPARING_S), clock + delay_s)
+        spare = min(self._budget.spare_at(clock), max(self._due, clock + _SPARING_S))
+        return max(again, spare) if fault is Fault.UNUSABLE else again
 
 
 def retry_delay(failures: int, longest_s: float) -> float:
-    """Seconds until a failed reading is tried again: 5, 10, 20 and so on, up to `longest_s`."""
-    doublings = min(failures - 1, _DOUBLINGS)
-    return min(math.ldexp(_FIRST_RETRY_S, doublings), longest_s)
+    """Seconds until a failed poll is tried again: 5, 10, 20 and so on, up to `longest_s`."""
+    return min(math.ldexp(_FIRST_RETRY_S, min(failures - 1, _DOUBLINGS)), longest_s)
+
+
+def _clocked(asked: Iterable[float], now: Now) -> list[float]:
+    """When the meter was asked by an earlier run, on this run's monotonic clock.
+
+    A moment that is still to come was stamped by a clock that differs from this one. Nobody knows
+    how long ago that was: such questions are taken to be spread over the last 24 hours.
+    """
+    moments = list(asked)
+    ages = [now.wall - moment for moment in moments if moment <= now.wall]
+    unknown = len(moments) - len(ages)
+    ages += [DAY_S * (number + 1) / (unknown + 1) for number in range(unknown)]
+    return [now.monotonic - age for age in ages]

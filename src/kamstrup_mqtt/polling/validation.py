@@ -1,12 +1,13 @@
 """Totals that cannot be: none goes backwards, and none jumps further than water and heat can.
 
 A checksum of 16 bits lets one damaged telegram in 65,536 through. What looks impossible is asked
-for again, and believed only when the meter says it twice.
+for again, and believed only when the meter says it twice. Nothing here asks for anything.
 """
 
+from collections.abc import Collection
 from decimal import Decimal
 
-from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS
+from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_name
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Reading, Readout
 
@@ -55,7 +56,30 @@ class Plausibility:
                 found[reading.register] = reason
         return found
 
-    def accept(self, readout: Readout, clock: float, confirmed: dict[int, str]) -> None:
+    def settle(
+        self, readout: Readout, repeated: Readout, doubtful: Collection[int], clock: float
+    ) -> Readout:
+        """`readout` without the `doubtful` totals that the meter did not say twice.
+
+        Args:
+            readout: what was read.
+            repeated: the answer to asking for the doubtful ones again.
+            doubtful: their registers.
+            clock: when that came, in seconds of a monotonic clock.
+
+        """
+        readings, missing = dict(readout.readings), dict(readout.missing)
+        still = self.doubtful(repeated, clock)
+        for register in doubtful:
+            first, second = readings[register], repeated.readings.get(register)
+            if second is not None and (register not in still or _agree(first, second)):
+                readings[register] = second
+            else:
+                del readings[register]
+                missing[register_name(register)] = "implausible, and not confirmed"
+        return Readout(readout.meter, readout.time, readings, missing)
+
+    def accept(self, readout: Readout, clock: float, confirmed: Collection[int] = ()) -> None:
         """Take the totals of `readout` as true, also those that were `confirmed`."""
         self._serial = readout.meter.serial
         for reading in readout:
@@ -85,6 +109,14 @@ class Plausibility:
         if EXACT.subtract(reading.value, before.value) > most:
             return f"jumped from {before.text} to {reading.text} {reading.unit}"
         return ""
+
+
+def _agree(first: Reading, second: Reading) -> bool:
+    """Whether a total was said twice, but for what was counted meanwhile."""
+    if not isinstance(first.value, Decimal) or not isinstance(second.value, Decimal):
+        return False
+    digit = Decimal(1).scaleb(int(second.value.as_tuple().exponent))
+    return first.unit == second.unit and 0 <= second.value - first.value <= 2 * digit
 
 
 def _is_total(reading: Reading) -> bool:

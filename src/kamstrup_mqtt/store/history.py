@@ -23,7 +23,7 @@ from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store.board import Board
 from kamstrup_mqtt.store.check import check
-from kamstrup_mqtt.store.codec import Row, RowError, checked, encode, moment_of, taken_of
+from kamstrup_mqtt.store.codec import Row, RowError, checked, encode, moment_of
 from kamstrup_mqtt.store.file import APPLICATION, FILE_ERRORS, VERSION, check_history, is_damage
 from kamstrup_mqtt.store.outdoor import note
 from kamstrup_mqtt.store.prune import Pruning
@@ -101,13 +101,6 @@ class History:
     async def cursor(self, output: str) -> int:
         """How far an output has got; 0 before everything."""
         return await self._run(self._try, lambda: self._cursor(output)) or 0
-
-    async def times(self, meter: str, since: datetime) -> list[float]:
-        """The unix times of the readouts of `meter` from `since` on, oldest first.
-
-        Without those whose time is wrong.
-        """
-        return await self._run(self._try, lambda: self._times(meter, since)) or []
 
     async def latest(self, meter: str) -> Readout | None:
         """The last readout of `meter` that was not imported; None before the first."""
@@ -278,14 +271,6 @@ class History:
     def _head(self) -> int:
         found = readouts(self._connect(), "ORDER BY sequence DESC", most=1)
         return next((one.sequence for one in found), 0)
-
-    def _times(self, meter: str, since: datetime) -> list[float]:
-        rows = self._connect().execute(
-            "SELECT taken FROM readout WHERE meter IN (SELECT id FROM meter WHERE name = ?) "
-            "AND misdated = 0 AND taken >= ? ORDER BY taken",
-            (meter, taken_of(since)),
-        )
-        return [taken / 1e6 for (taken,) in rows if isinstance(taken, int)]
 
     def _take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
         with transaction(self._connect()) as database:

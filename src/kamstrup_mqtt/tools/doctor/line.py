@@ -12,7 +12,7 @@ from kamstrup_mqtt.catalog import INFO_CODE, info_words, register_number
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError, TelegramError
 from kamstrup_mqtt.meter import MeterSession, Tap, list_ports
 from kamstrup_mqtt.meter.probe import Probe, Seen
-from kamstrup_mqtt.polling.link_state import SLEEPY_S
+from kamstrup_mqtt.polling.schedule import SLEEPY_S
 from kamstrup_mqtt.readout import NOT_IN_METER, Readout
 from kamstrup_mqtt.tools.doctor.finding import Finding
 

@@ -1,0 +1,124 @@
+"""Takes a readout of one meter: asks for what is due, adds what still holds, and believes the rest.
+
+The session asks, the cache knows what is due, the validation what cannot be.
+"""
+
+import contextlib
+import logging
+from dataclasses import replace
+from datetime import tzinfo
+from decimal import Decimal
+
+from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
+from kamstrup_mqtt.errors import KamstrupError
+from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
+from kamstrup_mqtt.meter import MeterSession
+from kamstrup_mqtt.polling.cache import Cache
+from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.polling.validation import Plausibility
+from kamstrup_mqtt.readout import Clock, MeterIdentity, Now, Readout
+
+_log = logging.getLogger(__name__)
+
+
+class Acquisition:
+    """The readouts of one meter.
+
+    Args:
+        settings: what to read.
+        session: asks the meter.
+        zone: whose hours and days end.
+        clock: tells the time.
+
+    """
+
+    def __init__(
+        self, settings: MeterConfig, session: MeterSession, zone: tzinfo, clock: Clock
+    ) -> None:
+        self.info_code: int | None = None  # as read last; 0 when all is well
+        self.flowing = False  # whether water flowed at the last full readout
+        self._settings = settings
+        self._session = session
+        self._clock = clock
+        self._cache = Cache(settings.registers, zone)
+        self._plausibility = Plausibility()
+        self._meter = MeterIdentity()
+
+    def resume(self, last: Readout, now: Now) -> None:
+        """Let the totals of an earlier run say what can be now."""
+        age_s = max(0.0, now.wall - last.time.timestamp())
+        self._plausibility.accept(last, now.monotonic - age_s)
+
+    def forget(self) -> None:
+        """Ask for everything again: what is known may be what made a readout fail."""
+        self._cache.forget()
+
+    async def take(self, registers: tuple[int, ...] = ()) -> Readout:
+        """A readout of `registers`, or of all that are configured.
+
+        Raises:
+            KamstrupError: of the session, when nothing was read.
+
+        """
+        take = self._take_some if registers else self._take_all
+        readout = await take(registers)
+        if self._is_another(readout.meter):
+            self._cache.forget()
+            readout = await take(registers)
+        self._meter = readout.meter
+        return readout
+
+    async def ping(self) -> None:
+        """Ask the cheapest question there is. Raises KamstrupError when no answer came."""
+        await self._session.ping()
+
+    async def _take_some(self, registers: tuple[int, ...]) -> Readout:
+        return await self._believed(await self._session.read(registers))
+
+    async def _take_all(self, _registers: tuple[int, ...]) -> Readout:
+        if not self._session.is_open:  # perhaps another meter: nothing known holds any more
+            self._cache.forget()
+        registers = self._settings.registers
+        due = self._cache.due(self._clock()) or registers[:1]
+        along = [FLOW] if self._settings.active_interval_s else []
+        # The info code comes along where it costs no telegram of its own.
+        along += [INFO_CODE] if (len(due) + len(along)) % MAX_REGISTERS else []
+        readout = await self._session.read([*due, *along])
+        self.info_code = _number(readout, INFO_CODE, self.info_code)
+        self.flowing = bool(_number(readout, FLOW, 0))
+        readout = await self._believed(readout.only(registers))
+        return self._cache.complete(readout, self._clock())
+
+    async def _believed(self, readout: Readout) -> Readout:
+        """`readout` without totals that cannot be and that the meter does not say twice."""
+        doubtful = self._plausibility.doubtful(readout, self._clock().monotonic)
+        for register, reason in doubtful.items():
+            name = register_name(register)
+            _log.warning("%s: %s %s: asking again", self._settings.name, name, reason)
+        if doubtful:
+            self._session.count_implausible(len(doubtful))
+            self._session.doubt_identity()
+            repeated = Readout(readout.meter, readout.time, {}, {})
+            with contextlib.suppress(KamstrupError):  # what is not doubtful is not lost by it
+                repeated = await self._session.read(doubtful)
+            if self._is_another(repeated.meter):
+                return replace(readout, meter=repeated.meter)
+            clock = self._clock().monotonic
+            readout = self._plausibility.settle(readout, repeated, doubtful, clock)
+        self._plausibility.accept(readout, self._clock().monotonic, doubtful)
+        return readout
+
+    def _is_another(self, meter: MeterIdentity) -> bool:
+        """Whether that is surely not the meter of the last readout."""
+        return None not in (self._meter.serial, meter.serial) and (
+            meter.serial != self._meter.serial
+        )
+
+
+def _number(readout: Readout, register: int, otherwise: int | None) -> int | None:
+    """A whole number that came along with a readout."""
+    reading = readout.readings.get(register)
+    value = reading.value if reading else None
+    if not isinstance(value, Decimal | BitField) or value != int(value):
+        return otherwise
+    return int(value)
