@@ -17,7 +17,7 @@ from kamstrup_mqtt import MeterIdentity, Reading, Readout, UsageError
 from kamstrup_mqtt.consumption import BYS, Archive, By
 from kamstrup_mqtt.consumption.periods import Point, boundaries, consumption
 from kamstrup_mqtt.store import History, rollup
-from kamstrup_mqtt.store.codec import encode
+from kamstrup_mqtt.store.codec import RowError, encode, numbers
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 SECOND = 1_000_000
@@ -318,6 +318,14 @@ def test_no_history_yet(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database, " * 99)
     with pytest.raises(UsageError, match="cannot be read"):
         Archive(tmp_path / "text.db")
+
+
+def test_a_row_that_lost_a_column_tells_nothing_of_the_others() -> None:
+    columns = '[[60,"energy","GJ","number"],[68,"volume","m³","number"],[86,"temp1","°C","number"]]'
+    assert numbers(columns, "1.0\x1f2.0\x1f3.0", 68) == [(68, "m³", Decimal("2.0"))]
+    assert numbers(columns, "1.0\x1f2.0\x1fx", 68) == [(68, "m³", Decimal("2.0"))]
+    with pytest.raises(RowError):
+        numbers(columns, "1.0?2.0\x1f3.0", 68)  # and not 3.0
 
 
 def test_readings_on_the_hour_close_it() -> None:

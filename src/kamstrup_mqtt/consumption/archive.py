@@ -28,12 +28,12 @@ from kamstrup_mqtt.store.codec import (
     identity,
     is_layout,
     moment_of,
-    number_of,
+    numbers,
     taken_of,
     text_in,
 )
 from kamstrup_mqtt.store.outdoor import colder
-from kamstrup_mqtt.store.rollup import GRACE_US, hour_of, registers_of
+from kamstrup_mqtt.store.rollup import GRACE_US, registers_of
 from kamstrup_mqtt.store.rows import Stored, as_text, ids_of, latest, raw_rows, readouts, tell
 
 _VERSION = 3  # of the file, from which on it can be read
@@ -222,19 +222,19 @@ class Archive:
                 if its == unit
             ]
         marks = boundaries(begin, end, step)
-        edges = [hour_of(taken_of(mark) + GRACE_US) for mark in marks]
-        rows = [
-            row
-            for one in ids
-            for row in self._hours.between(one, register, edges[0], edges[-1] - 1)
-        ]
+        edges = [taken_of(mark) + GRACE_US for mark in marks]
+        rows = [row for one in ids for row in self._hours.divided(one, register, edges)]
         rows.sort(key=itemgetter(0))
         unit = rows[-1].unit if rows else ""
         parts_of: dict[int, list[HourRow]] = {}
         for row in rows:
             if row.unit == unit:
-                parts_of.setdefault(bisect_right(edges, row.hour) - 1, []).append(row)
-        return unit, [_sample(marks[index], hours) for index, hours in parts_of.items()]
+                parts_of.setdefault(bisect_right(edges, row.first_taken) - 1, []).append(row)
+        return unit, [
+            _sample(marks[index], hours)
+            for index, hours in parts_of.items()
+            if 0 <= index < len(marks) - 1
+        ]
 
     def degree_days(self, begin: datetime, end: datetime, by: By) -> list[Decimal | None]:
         """How much colder than 18 °C the days of each period were outside, added up.
@@ -283,12 +283,12 @@ class Archive:
             self._database, meter, taken_of(begin), taken_of(end)
         ):
             try:
-                told = number_of(columns, digits, register)
+                found = numbers(columns, digits, register)
             except RowError as error:
                 tell(self._database, f"readout {sequence}", error)
                 continue
-            if told is not None:
-                yield taken, *told
+            for _, unit, value in found:
+                yield taken, unit, value
 
 
 def _is_moment(taken: int) -> bool:

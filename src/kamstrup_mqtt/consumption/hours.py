@@ -1,4 +1,10 @@
-"""The hours of a register, rolled up or not yet, and the readings that tell what it counted."""
+"""The hours of a register, rolled up or not yet, and the readings that tell what it counted.
+
+Hours are those of the clock of the world. Where a zone is half an hour beside it, a day begins
+within such an hour: what that hour was before and after is told by its readouts. When they are
+removed, only its first and last reading are left: then a midnight may be less than an hour off,
+and still all that was counted is in one day or the other.
+"""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -39,7 +45,29 @@ class Hours:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def between(self, meter: int, register: int, first: int, last: int) -> Iterator[HourRow]:
+    def divided(self, meter: int, register: int, edges: Sequence[int]) -> Iterator[HourRow]:
+        """Hours of one id that `edges` touch, in two where an edge is within.
+
+        An hour whose readouts are not all there any more stays one.
+        """
+        inside = {hour_of(edge): edge for edge in edges}
+        for row in self._between(meter, register, hour_of(edges[0]), hour_of(edges[-1] - 1)):
+            parts = self._parts(meter, register, inside.get(row.hour, begin_of(row.hour)))
+            whole = sum(part.readings for part in parts) == row.readings
+            yield from parts if whole else [row]
+
+    def _parts(self, meter: int, register: int, edge: int) -> list[HourRow]:
+        """The hour of `edge` before and after it, from readouts; nothing where it begins there."""
+        begin, end = begin_of(hour_of(edge)), begin_of(hour_of(edge) + 1)
+        if edge == begin:
+            return []
+        return [
+            HourRow(hour, *astuple(done))
+            for span in ((begin, edge), (edge, end))
+            for (hour, _), done in summed(self._database, meter, *span, register).items()
+        ]
+
+    def _between(self, meter: int, register: int, first: int, last: int) -> Iterator[HourRow]:
         """Hours of one id, rolled up or not, from `first` to `last`."""
         yield from self._rolled("hour BETWEEN ? AND ?", meter, register, first, last)
         yield from (one for one in self._tail(meter, register, last) if one.hour >= first)
@@ -68,18 +96,23 @@ class Hours:
         self, ids: tuple[int, ...], register: int, marks: Sequence[datetime], by: By
     ) -> list[tuple[Point, str]]:
         """The readings that tell what was counted between `marks`, with their units."""
-        edges = [hour_of(taken_of(mark) + GRACE_US) for mark in marks]
+        edges = [taken_of(mark) + GRACE_US for mark in marks]
+        first, last = hour_of(edges[0]), hour_of(edges[-1] - 1)  # that are touched
         found: dict[tuple[int, Decimal], str] = {}
         for meter in ids:
-            hours = list(self._tail(meter, register, edges[-1]))
+            hours = list(self._tail(meter, register, last + 1))
             if by == "hour":
-                hours += self.between(meter, register, edges[0], edges[-1])
+                hours += self._between(meter, register, first, last)
             for edge in edges if by != "hour" else (edges[0], edges[-1]):
-                for order, where in (("DESC", "<"), ("ASC", ">=")):
-                    beside = self._rolled(
-                        f"hour {where} ? ORDER BY hour {order}", meter, register, edge
-                    )
-                    hours += islice(beside, 1)
+                at, after = hour_of(edge), hour_of(edge - 1) + 1  # the same on the full hour
+                for where, which in {
+                    ("hour < ? ORDER BY hour DESC", at),
+                    ("hour >= ? ORDER BY hour", at),
+                    ("hour >= ? ORDER BY hour", after),
+                }:
+                    hours += islice(self._rolled(where, meter, register, which), 1)
+            for edge in edges:
+                hours += self._parts(meter, register, edge)
             for hour in hours:
                 found[hour.first_taken, hour.first] = hour.unit
                 found[hour.last_taken, hour.last] = hour.unit

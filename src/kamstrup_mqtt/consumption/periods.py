@@ -88,11 +88,9 @@ def boundaries(begin: datetime, end: datetime, by: By) -> list[datetime]:
 
     """
     zone = begin.tzinfo
+    if by == "hour":
+        return _hours(begin, end)
     marks = [_floor(begin, by)]
-    if by == "hour":  # by the clock of the world, which has no summer time
-        first = int(marks[0].timestamp())
-        count = -((first - end.timestamp()) // 3600) if end > marks[0] else 0
-        return [datetime.fromtimestamp(first + 3600 * n, zone) for n in range(int(count) + 1)]
     while marks[-1] < end:
         marks.append(_next(marks[-1], by, zone))
     return marks
@@ -109,9 +107,28 @@ def local_zone() -> tzinfo:
     return UTC
 
 
+def _hours(begin: datetime, end: datetime) -> list[datetime]:
+    """Where hours begin: one in each hour of the clock of the world, which has no summer time.
+
+    Where summer time is half an hour, one hour has 30 minutes and another one 90.
+    """
+    hour = int(begin.timestamp() // 3600)
+    if _on_the_hour(hour, begin.tzinfo).timestamp() > begin.timestamp():
+        hour -= 1
+    marks = [_on_the_hour(hour, begin.tzinfo)]
+    while marks[-1].timestamp() < end.timestamp():
+        hour += 1
+        marks.append(_on_the_hour(hour, begin.tzinfo))
+    return marks
+
+
+def _on_the_hour(hour: int, zone: tzinfo | None) -> datetime:
+    """When the clock of `zone` says a full hour within this hour since 1970."""
+    offset = datetime.fromtimestamp(3600 * hour, zone).utcoffset() or timedelta(0)
+    return datetime.fromtimestamp(3600 * hour + -offset.total_seconds() % 3600, zone)
+
+
 def _floor(moment: datetime, by: By) -> datetime:
-    if by == "hour":
-        return moment.replace(minute=0, second=0, microsecond=0)
     day = moment.date()
     if by == "week":
         day -= timedelta(days=day.weekday())

@@ -116,25 +116,19 @@ def identity(text: str) -> MeterIdentity:
         raise _row_error(error) from error
 
 
-def numbers(columns: str, digits: str) -> list[tuple[int, str, Decimal]]:
-    """The numeric registers of a row: number, unit and exact value. Raises RowError."""
+def numbers(columns: str, digits: str, only: int | None = None) -> list[tuple[int, str, Decimal]]:
+    """The numeric registers of a row, or `only` one: number, unit and exact value.
+
+    Raises RowError. The digits of what is not wanted are not looked at, but there they must be.
+    """
     try:
+        texts = digits.split(_SEPARATOR)
+        if len(texts) != len(_columns(columns)):
+            raise RowError("not as many values as its layout has")
         return [
-            (column.register, column.unit, number(text))
-            for column, text in zip(_columns(columns), digits.split(_SEPARATOR), strict=True)
-            if column.kind == _NUMBER
+            (register, unit, number(texts[place]))
+            for place, register, unit in _numeric(columns, only)
         ]
-    except _WRONG as error:
-        raise _row_error(error) from error
-
-
-def number_of(columns: str, digits: str, register: int) -> tuple[str, Decimal] | None:
-    """One numeric register of a row: its unit and exact value. Raises RowError."""
-    try:
-        place = _place(columns, register)
-        if place is None:
-            return None
-        return place[1], number(digits.split(_SEPARATOR, place[0] + 1)[place[0]])
     except _WRONG as error:
         raise _row_error(error) from error
 
@@ -179,13 +173,13 @@ def _columns(columns: str) -> list[_Column]:
 
 
 @lru_cache(maxsize=256)
-def _place(columns: str, register: int) -> tuple[int, str] | None:
-    found = (
-        (index, column.unit)
-        for index, column in enumerate(_columns(columns))
-        if column.register == register and column.kind == _NUMBER
-    )
-    return next(found, None)
+def _numeric(columns: str, only: int | None) -> list[tuple[int, int, str]]:
+    """Place, register and unit of the columns with numbers."""
+    return [
+        (place, column.register, column.unit)
+        for place, column in enumerate(_columns(columns))
+        if column.kind == _NUMBER and only in (None, column.register)
+    ]
 
 
 def _row_error(error: Exception) -> RowError:

@@ -67,13 +67,11 @@ def summed(
     hours: dict[tuple[int, int], Hour] = {}
     for sequence, columns, taken, digits in raw_rows(database, meter, begin, end):
         try:
-            found = numbers(columns, digits)
+            found = numbers(columns, digits, only)
         except RowError as error:
             tell(database, f"readout {sequence}", error)
             continue
         for register, unit, value in found:
-            if only not in (None, register):
-                continue
             key = (hour_of(taken), register)
             hour = hours.get(key)
             if hour is not None and hour.unit == unit:
