@@ -34,6 +34,8 @@ from kamstrup_mqtt.kmp import (
 )
 from kamstrup_mqtt.simulator import Fault, Line, Reaction, SimulatedMeter, serve_pty, serve_tcp
 
+from .virtual import VirtualLink, virtual
+
 FOUR = ["energy", "volume", "temp1", "temp2"]
 
 
@@ -177,13 +179,14 @@ async def test_all_reads_every_register_of_the_model() -> None:
 
 # Strange values are no fault of the line: they are what the meter said, see test_hostile.py.
 @pytest.mark.parametrize("fault", [one for one in Fault if one is not Fault.STRANGE_VALUES])
+@virtual
 async def test_a_line_with_30_percent_of_a_fault_gives_every_value_and_no_wrong_one(
     fault: Fault,
 ) -> None:
     async def read(seed: int) -> Readout:
         meter = SimulatedMeter("402", faults={fault: 0.3}, seed=seed)
-        async with session(meter, Line(echo=True)) as opened:
-            readout = await opened.read(CLASSIC_PARAMETERS)
+        opened = MeterSession(VirtualLink(meter, Line(echo=True)))
+        readout = await opened.read(CLASSIC_PARAMETERS)
         assert_true(readout, meter)
         return readout
 

@@ -37,7 +37,7 @@ class Link:
 
     def __init__(self, port: str, tap: Tap | None = None) -> None:
         self.port = port
-        self._tap: Tap = tap or (lambda _direction, _data: None)
+        self.tap: Tap = tap or (lambda _direction, _data: None)
         self._serial: serialx.AsyncSerial | None = None
 
     @property
@@ -82,7 +82,7 @@ class Link:
         with self._port_errors():
             async with asyncio.timeout(OPEN_DEADLINE_S):
                 await self._opened().write(data)
-        self._tap(Direction.REQUEST, data)
+        self.tap(Direction.REQUEST, data)
 
     async def read(self, until: float) -> bytes:
         """What the line brings next, or b"" when nothing came `until` that time of the loop.
@@ -109,7 +109,7 @@ class Link:
                 f"{self.port} is in use: ser2net serves one program at a time; stop the other one",
                 "port_busy",
             )
-        self._tap(Direction.ANSWER, data)
+        self.tap(Direction.ANSWER, data)
         return data
 
     async def discard(self) -> None:

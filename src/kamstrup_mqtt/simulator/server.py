@@ -1,44 +1,12 @@
-"""Puts a simulated meter where a reader can reach it: on TCP, as behind ser2net, or on a pty.
-
-With pacing, every byte takes its time on a 1200 baud line, in both directions.
-"""
+"""Puts a simulated meter where a reader can reach it: on TCP, as behind ser2net, or on a pty."""
 
 import asyncio
 import contextlib
 import os
-import random
 import tty
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Protocol
 
-from kamstrup_mqtt.kmp import BYTE_S, Direction, Frame, FrameReader, encode_frame
-from kamstrup_mqtt.simulator.faults import Reaction
-
-_FLOOD_CHUNK = 256
-
-
-class Meter(Protocol):
-    """What can be served: a simulated meter, or one that repeats a capture."""
-
-    def react(self, frame: Frame, now: float) -> Reaction:
-        """What happens when the request `frame` arrives at `now`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """How the line to the simulated meter behaves.
-
-    Args:
-        pace: whether bytes take their time at 1200 baud.
-        echo: whether the head shows the reader its own request, as most do.
-        turnaround_s: how long the meter thinks before it answers.
-
-    """
-
-    pace: bool = False
-    echo: bool = False
-    turnaround_s: float = 0.0
+from kamstrup_mqtt.simulator.conversation import Line, Meter, converse
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +24,7 @@ async def serve_tcp(
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections[writer] = asyncio.get_running_loop().create_future()
         try:
-            await _converse(meter, line or Line(), reader, writer)
+            await converse(meter, line or Line(), reader, writer)
         finally:
             connections.pop(writer).set_result(None)
 
@@ -86,7 +54,7 @@ async def serve_pty(meter: Meter, line: Line | None = None) -> AsyncIterator[str
         asyncio.streams.FlowControlMixin, os.fdopen(os.dup(ours), "wb", 0)
     )
     writer = asyncio.StreamWriter(sink, protocol, reader, loop)
-    task = asyncio.create_task(_converse(meter, line or Line(), reader, writer))
+    task = asyncio.create_task(converse(meter, line or Line(), reader, writer))
     try:
         yield os.ttyname(theirs)
     finally:
@@ -95,54 +63,3 @@ async def serve_pty(meter: Meter, line: Line | None = None) -> AsyncIterator[str
         source.close()
         sink.abort()
         os.close(theirs)
-
-
-async def _converse(
-    meter: Meter, line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Answer requests until the other side, or the meter, hangs up."""
-    frames = FrameReader()
-    reaction: asyncio.Task[bool] | None = None
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(4096):
-            for found in frames.feed(data):
-                if isinstance(found, Frame) and found.direction is Direction.REQUEST:
-                    if reaction is not None:
-                        reaction.cancel()  # a new request ends a flood
-                    reaction = asyncio.create_task(_react(meter, line, found, writer))
-    if reaction is not None:
-        reaction.cancel()
-        await asyncio.gather(reaction, return_exceptions=True)
-    writer.close()
-
-
-async def _react(meter: Meter, line: Line, request: Frame, writer: asyncio.StreamWriter) -> bool:
-    loop = asyncio.get_running_loop()
-    now = loop.time()
-    raw = encode_frame(request)
-    if line.echo:
-        await _send(writer, raw, now, pace=line.pace)
-    answering = now + len(raw) * BYTE_S * line.pace + line.turnaround_s
-    await asyncio.sleep(answering - loop.time())
-    reaction = meter.react(request, now)
-    if reaction.echo and not line.echo:
-        await _send(writer, raw, now, pace=line.pace)
-    await _send(writer, reaction.answer, answering, pace=line.pace)
-    while reaction.flood:
-        await _send(writer, random.randbytes(_FLOOD_CHUNK), loop.time(), pace=line.pace)
-        await asyncio.sleep(0)
-    if reaction.hang_up:
-        writer.close()
-    return reaction.hang_up
-
-
-async def _send(writer: asyncio.StreamWriter, data: bytes, begin: float, *, pace: bool) -> None:
-    """Send `data`; paced, each byte is complete a byte time after the one before it."""
-    if not pace:
-        writer.write(data)
-    else:
-        loop = asyncio.get_running_loop()
-        for index, byte in enumerate(data, start=1):
-            await asyncio.sleep(begin + index * BYTE_S - loop.time())
-            writer.write(bytes((byte,)))
-    await writer.drain()
