@@ -1,8 +1,6 @@
-"""The meter session against the simulated meter: over TCP, pty and every kind of bad line."""
+"""The meter session against the simulated meter: over every kind of bad line, TCP and pty."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from decimal import Decimal
 
 import pytest
@@ -32,7 +30,17 @@ from kamstrup_mqtt.kmp import (
     RegisterValue,
     encode,
 )
-from kamstrup_mqtt.simulator import Fault, Line, Reaction, SimulatedMeter, serve_pty, serve_tcp
+from kamstrup_mqtt.simulator import (
+    Fault,
+    Line,
+    Meter,
+    Reaction,
+    SimulatedMeter,
+    Sink,
+    Source,
+    serve_pty,
+    serve_tcp,
+)
 
 from .virtual import VirtualLink, virtual
 
@@ -43,10 +51,8 @@ def asked(meter: SimulatedMeter) -> list[tuple[int, ...]]:
     return [r.registers for r in meter.requests if isinstance(r, GetRegisterRequest)]
 
 
-@asynccontextmanager
-async def session(meter: SimulatedMeter, line: Line | None = None) -> AsyncIterator[MeterSession]:
-    async with serve_tcp(meter, line=line) as url, open_meter(url) as opened:
-        yield opened
+def session(meter: Meter, line: Line | None = None) -> MeterSession:
+    return MeterSession(VirtualLink(meter, line))
 
 
 def assert_true(readout: Readout, meter: SimulatedMeter) -> None:
@@ -61,13 +67,14 @@ def assert_true(readout: Readout, meter: SimulatedMeter) -> None:
     assert {reading.name for reading in readout} <= names
 
 
+@virtual
 async def test_four_parameters_take_three_telegrams_identification_included() -> None:
     meter = SimulatedMeter("402")
-    async with session(meter) as opened:
-        readout = await opened.read(FOUR)
-        assert len(meter.requests) == 3
-        await opened.read(FOUR)
-        assert len(meter.requests) == 4  # identity is asked for once a connection
+    opened = session(meter)
+    readout = await opened.read(FOUR)
+    assert len(meter.requests) == 3
+    await opened.read(FOUR)
+    assert len(meter.requests) == 4  # identity is asked for once a connection
     assert [reading.name for reading in readout] == FOUR
     assert readout.missing == {}
     assert readout.meter.serial == "71343479"
@@ -83,23 +90,25 @@ async def test_four_parameters_take_three_telegrams_identification_included() ->
         readout["no such thing"]
 
 
+@virtual
 async def test_after_a_pause_it_is_asked_who_is_there() -> None:
     meter = SimulatedMeter("402", serial=1)
-    async with session(meter) as opened:
-        await opened.read(FOUR)
-        opened.doubt_identity()
-        assert (await opened.read(FOUR)).meter.serial == "1"
-        assert len(meter.requests) == 5
-        meter.serial = 2
-        assert (await opened.read(FOUR)).meter.serial == "1"  # nothing raises a doubt
-        await opened.ping()  # but the cheapest question is who it is
-        readout = await opened.read(FOUR)
-        assert readout.meter.serial == "2"
-        assert readout.meter.type_code == "0402"
-        loop = asyncio.get_running_loop()
-        opened._transactions.asked_at = loop.time() - 301
-        meter.serial = 3
-        assert (await opened.read(FOUR)).meter.serial == "3"
+    opened = session(meter)
+    await opened.read(FOUR)
+    opened.doubt_identity()
+    assert (await opened.read(FOUR)).meter.serial == "1"
+    assert len(meter.requests) == 5
+    meter.serial = 2
+    assert (await opened.read(FOUR)).meter.serial == "1"  # nothing raises a doubt
+    await opened.ping()  # but the cheapest question is who it is
+    readout = await opened.read(FOUR)
+    assert readout.meter.serial == "2"
+    assert readout.meter.type_code == "0402"
+    meter.serial = 3
+    await asyncio.sleep(299)
+    assert (await opened.read(FOUR)).meter.serial == "2"
+    await asyncio.sleep(301)
+    assert (await opened.read(FOUR)).meter.serial == "3"
 
 
 class TaciturnMeter(SimulatedMeter):
@@ -109,21 +118,23 @@ class TaciturnMeter(SimulatedMeter):
         return super().react(frame, now) if frame.command == 0x10 else Reaction()
 
 
+@virtual
 async def test_a_meter_that_only_answers_registers_is_identified_by_its_register() -> None:
     meter = TaciturnMeter("402")
-    async with session(meter) as opened:
-        for _ in range(4):
-            readout = await opened.read(FOUR)
-            assert len(readout) == 4
-            assert readout.meter == MeterIdentity("71343479")
+    opened = session(meter)
+    for _ in range(4):
+        readout = await opened.read(FOUR)
+        assert len(readout) == 4
+        assert readout.meter == MeterIdentity("71343479")
     assert asked(meter) == [(60, 68, 86, 87), (1001,), *[(60, 68, 86, 87)] * 3]
 
 
 @pytest.mark.parametrize(("model", "unit"), [("402", "GJ"), ("403", "MWh"), ("603", "kWh")])
+@virtual
 async def test_all_31_parameters_take_six_telegrams(model: str, unit: str) -> None:
     meter = SimulatedMeter(model)
-    async with session(meter) as opened:
-        readout = await opened.read(CLASSIC_PARAMETERS)
+    opened = session(meter)
+    readout = await opened.read(CLASSIC_PARAMETERS)
     assert len(meter.requests) == 6
     assert [reading.name for reading in readout] == list(CLASSIC_PARAMETERS)
     assert readout["energy"].unit == unit
@@ -139,34 +150,37 @@ async def test_over_a_pseudo_terminal() -> None:
             assert list(readout.missing) == ["device_text"]
 
 
+@virtual
 async def test_the_paced_line_with_echo_and_a_stray_zero_byte() -> None:
     meter = SimulatedMeter()
-    async with session(meter, Line(pace=True, echo=True, turnaround_s=0.1)) as opened:
-        readout = await opened.read(FOUR)
+    opened = session(meter, Line(pace=True, echo=True, turnaround_s=0.1))
+    readout = await opened.read(FOUR)
     assert len(readout) == 4
     assert len(meter.requests) == 3
 
 
+@virtual
 async def test_a_register_the_meter_lacks_is_missing_and_the_rest_is_read() -> None:
     meter = SimulatedMeter("402")
-    async with session(meter) as opened:
-        readout = await opened.read(["energy_high_res", "energy", "0x4321"])
-        assert [reading.name for reading in readout] == ["energy"]
-        assert readout.missing == dict.fromkeys(["energy_high_res", "0x4321"], "not in this meter")
-        # Asked once and repeated twice, both in one telegram, and then left alone.
-        assert asked(meter) == [(266, 60, 0x4321), (266, 0x4321), (266, 0x4321)]
-        again = await opened.read(["energy_high_res", "energy", "0x4321"])
-        assert asked(meter)[3:] == [(60,)]
-        assert again.missing == readout.missing
-        nothing = await opened.read(["energy_high_res"])
-        assert len(nothing) == 0
-        assert list(nothing.missing) == ["energy_high_res"]
+    opened = session(meter)
+    readout = await opened.read(["energy_high_res", "energy", "0x4321"])
+    assert [reading.name for reading in readout] == ["energy"]
+    assert readout.missing == dict.fromkeys(["energy_high_res", "0x4321"], "not in this meter")
+    # Asked once and repeated twice, both in one telegram, and then left alone.
+    assert asked(meter) == [(266, 60, 0x4321), (266, 0x4321), (266, 0x4321)]
+    again = await opened.read(["energy_high_res", "energy", "0x4321"])
+    assert asked(meter)[3:] == [(60,)]
+    assert again.missing == readout.missing
+    nothing = await opened.read(["energy_high_res"])
+    assert len(nothing) == 0
+    assert list(nothing.missing) == ["energy_high_res"]
 
 
+@virtual
 async def test_all_reads_every_register_of_the_model() -> None:
     meter = SimulatedMeter("603")
-    async with session(meter) as opened:
-        readout = await opened.read(["all"])
+    opened = session(meter)
+    readout = await opened.read(["all"])
     assert {reading.register for reading in readout} == meter.registers
     # The high resolution register holds the low digits of the other, in watt-hours.
     energy, fine = readout["energy"], readout["energy_high_res"]
@@ -206,13 +220,14 @@ async def test_a_line_with_30_percent_of_a_fault_gives_every_value_and_no_wrong_
         (Fault.HANG_UP, PortError),
     ],
 )
+@virtual
 async def test_a_line_that_never_works_ends_with_what_is_wrong(
     fault: Fault, error: type[KamstrupError]
 ) -> None:
     meter = SimulatedMeter(faults={fault: 1.0}, seed=1)
-    async with session(meter, Line(echo=True)) as opened:
-        with pytest.raises(error) as caught:
-            await opened.read(CLASSIC_PARAMETERS)
+    opened = session(meter, Line(echo=True))
+    with pytest.raises(error) as caught:
+        await opened.read(CLASSIC_PARAMETERS)
     assert len(meter.requests) == 6  # two telegrams, each repeated twice
     assert "\n" not in str(caught.value)
     if isinstance(caught.value, TelegramError):
@@ -223,13 +238,14 @@ async def test_a_line_that_never_works_ends_with_what_is_wrong(
             assert cause in str(caught.value)
 
 
+@virtual
 async def test_a_meter_that_is_woken_answers() -> None:
     meter = SimulatedMeter(faults={Fault.ASLEEP: 1.0})
-    async with session(meter) as opened:
-        reading = asyncio.create_task(opened.read(FOUR))
-        await asyncio.sleep(1)
-        meter.wake()
-        assert len(await reading) == 4
+    opened = session(meter)
+    reading = asyncio.create_task(opened.read(FOUR))
+    await asyncio.sleep(1)
+    meter.wake()
+    assert len(await reading) == 4
 
 
 async def test_a_port_that_hung_up_between_readings_is_opened_again() -> None:
@@ -246,21 +262,23 @@ async def test_a_port_that_hung_up_between_readings_is_opened_again() -> None:
     await opened.close()
 
 
+@virtual
 async def test_readings_asked_for_at_once_take_turns() -> None:
     meter = SimulatedMeter()
-    async with session(meter) as opened:
-        readouts = await asyncio.gather(*(opened.read([name]) for name in FOUR))
+    opened = session(meter)
+    readouts = await asyncio.gather(*(opened.read([name]) for name in FOUR))
     assert [next(iter(readout)).name for readout in readouts] == FOUR
 
 
 @pytest.mark.parametrize("parameters", [[], ["enregy"], [70000]])
+@virtual
 async def test_what_cannot_be_asked_is_refused_before_the_meter_is(
     parameters: list[str | int],
 ) -> None:
     meter = SimulatedMeter()
-    async with session(meter) as opened:
-        with pytest.raises(UsageError):
-            await opened.read(parameters)
+    opened = session(meter)
+    with pytest.raises(UsageError):
+        await opened.read(parameters)
     assert not meter.requests
 
 
@@ -268,38 +286,22 @@ def register(number: int, value: int) -> RegisterValue:
     return RegisterValue(number, 8, 0x43, value.to_bytes(4))
 
 
-@asynccontextmanager
-async def answering(
-    answer: Callable[[Frame, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[MeterSession]:
-    """A session with a meter whose behaviour the test itself defines."""
+class Scripted:
+    """Sends these bytes, one after the other, when registers are asked for; else it is silent."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = FrameReader()
-        while data := await reader.read(100):
-            for frame in frames.feed(data):
-                assert isinstance(frame, Frame)
-                await answer(frame, writer)
-        writer.close()
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = iter(answers)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with open_meter(f"socket://127.0.0.1:{port}") as opened:
-        yield opened
-    server.close()
+    def react(self, frame: Frame, _now: float) -> Reaction:
+        is_asked = frame.command == GetRegisterRequest.command
+        return Reaction(next(self._answers, b"") if is_asked else b"")
 
 
 async def scripted(*answers: bytes) -> Readout:
-    """Read `energy` from a meter that sends these bytes, one after the other, when asked for it."""
-    script = iter(answers)
-
-    async def answer(frame: Frame, writer: asyncio.StreamWriter) -> None:
-        if frame.command == GetRegisterRequest.command:
-            writer.write(next(script, b""))
-
-    async with answering(answer) as opened:
-        opened.identity = MeterIdentity("1", "0001")  # identification is not what this is about
-        return await opened.read(["energy"])
+    opened = session(Scripted(*answers))
+    await opened.open()
+    opened.identity = MeterIdentity("1", "0001")  # identification is not what this is about
+    return await opened.read(["energy"])
 
 
 GOOD = encode(GetRegisterAnswer((register(60, 227445),)))
@@ -321,11 +323,13 @@ GOOD = encode(GetRegisterAnswer((register(60, 227445),)))
         b"\x40\x3f\x02\x01\x23\x45\x67\xe9\x56\x0d",  # a serial number
     ],
 )
+@virtual
 async def test_only_the_answer_to_the_question_yields_a_value(before: bytes) -> None:
     readout = await scripted(before + GOOD)
     assert readout["energy"].text == "227.445"
 
 
+@virtual
 async def test_a_wrong_register_is_never_taken_and_asked_again() -> None:
     wrong = encode(GetRegisterAnswer((register(68, 1),)))
     readout = await scripted(wrong, wrong, GOOD)
@@ -334,44 +338,63 @@ async def test_a_wrong_register_is_never_taken_and_asked_again() -> None:
         await scripted(wrong, wrong, wrong, GOOD)
 
 
+@virtual
 async def test_a_bad_crc_is_told_even_if_silence_follows() -> None:
     with pytest.raises(CrcError):
         await scripted(GOOD[:-4] + b"\x00" + GOOD[-3:], b"", b"")
 
 
-async def test_a_meter_that_is_deaf_after_trouble_is_given_its_rest() -> None:
-    # After a request that it rejects, or an answer that went wrong, a meter ignores everything
-    # for 1.6 s; and it wants a byte time of quiet before the next request (kmp.md, 1).
-    loop = asyncio.get_running_loop()
-    meter = SimulatedMeter()
-    quiet_from = 0.0
-    disturbed = 0
-    trouble = iter([b"", b"\x40\x3f\x10", b"\x40\x3f\x10\x00\x3c\x00\x00\x0d", b""])
+class DeafAfterTrouble(SimulatedMeter):
+    """After a request that it rejects, or an answer that went wrong, it ignores all for 1.6 s.
 
-    async def answer(frame: Frame, writer: asyncio.StreamWriter) -> None:
-        nonlocal quiet_from, disturbed
-        disturbed += loop.time() < quiet_from
-        bad = next(trouble, None)
-        writer.write(meter.react(frame, loop.time()).answer if bad is None else bad)
-        quiet_from = loop.time() + (BYTE_S if bad is None else 1.6)
+    And it wants a byte time of quiet before the next request (kmp.md, 1).
+    """
 
-    async with answering(answer) as opened:
-        readout = await opened.read(CLASSIC_PARAMETERS)
+    def __init__(self) -> None:
+        super().__init__()
+        self.disturbed = 0
+        self._quiet_from = 0.0
+        self._trouble = iter([b"", b"\x40\x3f\x10", b"\x40\x3f\x10\x00\x3c\x00\x00\x0d", b""])
+
+    def react(self, frame: Frame, now: float) -> Reaction:
+        self.disturbed += now < self._quiet_from
+        bad = next(self._trouble, None)
+        since = now if bad == b"" else asyncio.get_running_loop().time()  # rejected, or answered
+        self._quiet_from = since + (BYTE_S if bad is None else 1.6)
+        return super().react(frame, now) if bad is None else Reaction(bad)
+
+
+@pytest.mark.parametrize("turnaround_s", [0.0, 1.2])
+@virtual
+async def test_a_meter_that_is_deaf_after_trouble_is_given_its_rest(turnaround_s: float) -> None:
+    meter = DeafAfterTrouble()
+    readout = await session(meter, Line(turnaround_s=turnaround_s)).read(CLASSIC_PARAMETERS)
     assert len(readout) == 31
-    assert disturbed == 0
+    assert meter.disturbed == 0
+
+
+class Hesitant(VirtualLink):
+    """The answer comes in pieces, each so long after the one before."""
+
+    pause_s = 0.0
+
+    async def talk(self, source: Source, sink: Sink) -> None:
+        frames = FrameReader()
+        while data := await source.read(100):
+            for frame in frames.feed(data):
+                assert isinstance(frame, Frame)
+                telegram = self.meter.react(frame, 0).answer
+                for piece in (telegram[:3], telegram[3:4], telegram[4:]):
+                    await asyncio.sleep(self.pause_s)
+                    sink.write(piece)
 
 
 @pytest.mark.parametrize("pause_s", [0.3, 1.2])
+@virtual
 async def test_an_answer_may_come_late_and_in_pieces(pause_s: float) -> None:
     meter = SimulatedMeter()
-
-    async def answer(frame: Frame, writer: asyncio.StreamWriter) -> None:
-        telegram = meter.react(frame, 0).answer
-        for piece in (telegram[:3], telegram[3:4], telegram[4:]):
-            await asyncio.sleep(pause_s)
-            writer.write(piece)
-
-    async with answering(answer) as opened:
-        readout = await opened.read(["energy"])
+    link = Hesitant(meter)
+    link.pause_s = pause_s
+    readout = await MeterSession(link).read(["energy"])
     assert readout["energy"].text == "227.445"
     assert len(meter.requests) == 3  # nothing was asked twice

@@ -111,19 +111,19 @@ class Pipe:
     """Bytes on their way in one direction, without delay."""
 
     def __init__(self) -> None:
+        self.closed = False
         self._unread = bytearray()
-        self._closed = False
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
         self._writable.set()
 
     def write(self, data: bytes, /) -> None:
-        if data and not self._closed:
+        if data and not self.closed:
             self._unread += data
             self._tell()
 
     async def drain(self) -> None:
         await self._writable.wait()
-        if self._closed:
+        if self.closed:
             raise ConnectionResetError
 
     async def read(self, most: int, /) -> bytes:
@@ -134,13 +134,13 @@ class Pipe:
         return data
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         self._tell()
 
     def _tell(self) -> None:
         for event, is_so in (
-            (self._readable, self._closed or self._unread),
-            (self._writable, self._closed or len(self._unread) < _FULL),
+            (self._readable, self.closed or self._unread),
+            (self._writable, self.closed or len(self._unread) < _FULL),
         ):
             (event.set if is_so else event.clear)()
 
@@ -176,11 +176,12 @@ class VirtualLink(Link):
 
     @property
     def is_open(self) -> bool:
-        return self._is_open
+        return self._is_open and not self._answers.closed  # as a real line notices it by itself
 
     async def open(self) -> None:
         if self.is_open:
             return
+        await self.close()
         if not self._plugged:
             raise PortError(f"{self.port} does not exist: plug the head in", "port_missing")
         self._requests, self._answers = Pipe(), Pipe()
@@ -218,5 +219,5 @@ class VirtualLink(Link):
             pass
 
     def _check(self) -> None:
-        if not self._plugged or not self.is_open:
+        if not self._plugged or not self._is_open:
             raise PortError(f"{self.port} is not open or not plugged in", "port_missing")
