@@ -16,8 +16,8 @@ from kamstrup_mqtt import MeterSession
 from kamstrup_mqtt.catalog import REGISTERS, register_numbers
 from kamstrup_mqtt.kmp import Frame, GetRegisterRequest, GetSerialNoRequest, RegisterValue, decode
 from kamstrup_mqtt.polling.cache import Cache
+from kamstrup_mqtt.polling.job import Kind
 from kamstrup_mqtt.polling.poller import Poller
-from kamstrup_mqtt.polling.schedule import Kind
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.readout import Now, Reading, Readout
 from kamstrup_mqtt.readout.status import LinkState, MeterStatus

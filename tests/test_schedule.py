@@ -8,19 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kamstrup_mqtt.polling.backoff import retry_delay
 from kamstrup_mqtt.polling.budget import Budget
+from kamstrup_mqtt.polling.job import Fault, Job, Kind, Wake
 from kamstrup_mqtt.polling.memory import Memory
 from kamstrup_mqtt.polling.moments import cron, cron_expression, every, longest_gap
-from kamstrup_mqtt.polling.schedule import (
-    CLOCK_S,
-    SLEEPY_S,
-    Fault,
-    Job,
-    Kind,
-    Schedule,
-    Wake,
-    retry_delay,
-)
+from kamstrup_mqtt.polling.schedule import CLOCK_S, SLEEPY_S, Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.quantities import duration, keep_seconds, size_bytes
 from kamstrup_mqtt.readout import Now

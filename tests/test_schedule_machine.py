@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kamstrup_mqtt.polling.schedule import STEPS, Fault, Job, Kind, Schedule, Wake
+from kamstrup_mqtt.polling.job import STEPS, Fault, Job, Kind, Wake
+from kamstrup_mqtt.polling.schedule import Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.readout import Now
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.gateway.log import printable
-from kamstrup_mqtt.polling.schedule import retry_delay
+from kamstrup_mqtt.polling.backoff import retry_delay
 from kamstrup_mqtt.quantities import duration
 
 _LONGEST_S = 120.0  # sooner than whoever watches over us takes us for stuck

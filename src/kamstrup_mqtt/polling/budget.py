@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from kamstrup_mqtt.polling.moments import DAY_S
+from kamstrup_mqtt.readout import Now
 
 
 class Budget:
@@ -68,3 +69,16 @@ class Budget:
     def _forget(self, now: float) -> None:
         while self._spent and self._spent[0] <= now - DAY_S:
             self._spent.popleft()
+
+
+def clocked(asked: Iterable[float], now: Now) -> list[float]:
+    """When the meter was asked by an earlier run, on this run's monotonic clock.
+
+    A moment that is still to come was stamped by a clock that differs from this one. Nobody knows
+    how long ago that was: such questions are taken to be spread over the last 24 hours.
+    """
+    moments = list(asked)
+    ages = [now.wall - moment for moment in moments if moment <= now.wall]
+    unknown = len(moments) - len(ages)
+    ages += [DAY_S * (number + 1) / (unknown + 1) for number in range(unknown)]
+    return [now.monotonic - age for age in ages]

@@ -12,10 +12,11 @@ from kamstrup_mqtt.consumption import local_zone
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
 from kamstrup_mqtt.meter import MeterSession
 from kamstrup_mqtt.polling.acquisition import Acquisition
+from kamstrup_mqtt.polling.job import Fault, Job, Kind, Wake
 from kamstrup_mqtt.polling.link_state import LinkMonitor
 from kamstrup_mqtt.polling.log import PollLog
 from kamstrup_mqtt.polling.memory import Memory
-from kamstrup_mqtt.polling.schedule import Fault, Job, Kind, Schedule, Wake
+from kamstrup_mqtt.polling.schedule import Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.readout import Clock, Now, Readout
 from kamstrup_mqtt.readout.status import LinkState, MeterStatus

@@ -10,12 +10,11 @@ at a time, and nothing else ever talks to the line.
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import tzinfo
-from enum import StrEnum
 
-from kamstrup_mqtt.polling.budget import Budget
+from kamstrup_mqtt.polling.backoff import retry_delay
+from kamstrup_mqtt.polling.budget import Budget, clocked
+from kamstrup_mqtt.polling.job import STEPS, Fault, Job, Kind, Wake
 from kamstrup_mqtt.polling.memory import Memory
 from kamstrup_mqtt.polling.moments import DAY_S, cron, every
 from kamstrup_mqtt.polling.settings import MeterConfig
@@ -30,55 +29,6 @@ _SLACK_S = 60.0  # a slot that comes so little before its turn in the budget is 
 _BEFORE_POLL_S = 30.0  # so soon before a poll nobody is kept awake for it
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
 _SPARING_S = 20.0  # a meter that does not answer well is asked no more often, in the long run
-_FIRST_RETRY_S = 5.0
-_DOUBLINGS = 20  # 60 days: beyond any interval, and far from where floats end
-
-
-class Kind(StrEnum):
-    """What a job is for."""
-
-    POLL = "poll"  # a full readout, at its slot
-    REQUEST = "request"  # what somebody asked for
-    PING = "ping"  # the cheapest question, so that the meter does not fall asleep
-    ALIGN = "align"  # one question of many while somebody places the head
-    BACKFILL = "backfill"  # one page of the meter's memory
-
-
-STEPS = (Kind.ALIGN, Kind.BACKFILL)  # what goes on in small steps between all else
-
-
-class Fault(StrEnum):
-    """Why a job brought nothing."""
-
-    PORT = "port"  # the port cannot be opened, or was lost: the meter was not asked
-    SILENT = "silent"  # it was asked, and did not answer
-    UNUSABLE = "unusable"  # it answered, and no answer was usable
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Something to ask the meter now.
-
-    Args:
-        kind: what for.
-        registers: those of a request; empty for all that are configured.
-
-    """
-
-    kind: Kind
-    registers: tuple[int, ...] = ()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it reads all that is configured."""
-        return self.kind is Kind.POLL or (self.kind is Kind.REQUEST and not self.registers)
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Nothing to do before `at`, on the monotonic clock."""
-
-    at: float
 
 
 class Schedule:
@@ -266,7 +216,7 @@ class Schedule:
     def _date_earlier(self, now: Now) -> None:
         """Count what an earlier run asked, once the clock says more than when it did."""
         own = [moment for moment in self._budget.spent if moment > self._began_at]
-        asked = _clocked(self._earlier, now)
+        asked = clocked(self._earlier, now)
         self._budget = Budget(self._settings.max_readings_per_day, [*asked, *own])
         if all(moment <= now.wall for moment in self._earlier):
             self._earlier = ()
@@ -345,21 +295,3 @@ class Schedule:
         again = min(max(self._due, clock + _SPARING_S), clock + delay_s)
         spare = min(self._budget.spare_at(clock), max(self._due, clock + _SPARING_S))
         return max(again, spare) if fault is Fault.UNUSABLE else again
-
-
-def retry_delay(failures: int, longest_s: float) -> float:
-    """Seconds until a failed poll is tried again: 5, 10, 20 and so on, up to `longest_s`."""
-    return min(math.ldexp(_FIRST_RETRY_S, min(failures - 1, _DOUBLINGS)), longest_s)
-
-
-def _clocked(asked: Iterable[float], now: Now) -> list[float]:
-    """When the meter was asked by an earlier run, on this run's monotonic clock.
-
-    A moment that is still to come was stamped by a clock that differs from this one. Nobody knows
-    how long ago that was: such questions are taken to be spread over the last 24 hours.
-    """
-    moments = list(asked)
-    ages = [now.wall - moment for moment in moments if moment <= now.wall]
-    unknown = len(moments) - len(ages)
-    ages += [DAY_S * (number + 1) / (unknown + 1) for number in range(unknown)]
-    return [now.monotonic - age for age in ages]
