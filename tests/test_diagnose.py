@@ -64,3 +64,15 @@ def test_silence_after_a_long_pause_is_sleep_until_the_next_answer() -> None:
     line.after(60)
     line.after(60, NoAnswerError())
     assert line.after(5, NoAnswerError()) is LinkState.SILENT
+
+
+def test_a_meter_that_stayed_awake_for_as_long_is_not_asleep() -> None:
+    line = Line()
+    line.after(0)
+    for _ in range(3):
+        line.after(28 * 60)
+    line.after(28 * 60, NoAnswerError())
+    assert line.after(5, NoAnswerError()) is LinkState.SILENT
+    line.after(60)
+    line.after(60 * 60, NoAnswerError())
+    assert line.after(5, NoAnswerError()) is LinkState.ASLEEP

@@ -255,7 +255,7 @@ async def test_the_cheapest_telegram_keeps_a_meter_awake_that_was_found_asleep(
     caplog.set_level("INFO")
     simulated, clock = SimulatedMeter(), VirtualClock()
     async with running(tmp_path, simulated, "energy", clock=clock) as work:
-        await asyncio.sleep(3 * HOUR)
+        await asyncio.sleep(2 * HOUR)
         assert "found asleep once is kept awake from then on" in caplog.text
         assert "24 readings a day, about 6 h of battery life (an estimate of users)" in caplog.text
         simulated.faults[Fault.ASLEEP] = 1.0

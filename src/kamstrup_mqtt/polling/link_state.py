@@ -13,6 +13,8 @@ from kamstrup_mqtt.readout import MeterIdentity, Now, Readout
 from kamstrup_mqtt.readout.status import Counters, LinkState, MeterStatus, Today
 
 _BELIEVED = 2  # readouts in a row that say the same
+_WAKEFUL = 3  # pauses that a meter stayed awake for, after which one as long is no sleep
+_AS_LONG = 0.9  # of another pause
 _REMINDER_S = 3600.0  # how often a fault that goes on is told again
 
 
@@ -31,6 +33,7 @@ class LinkMonitor:
         self._times = 0
         self._heard_at: float | None = None  # the last answer
         self._pause_s = 0.0  # from the last answer to the first question without one
+        self._stayed_awake_s: list[float] = []  # the longest pauses without a question
         self._told: tuple[str, float] = ("", 0.0)  # the last fault that was told, and when
         self._today: date | None = None
         self._at_midnight = Counters()
@@ -43,6 +46,9 @@ class LinkMonitor:
 
     def heard(self, now: Now) -> None:
         """The meter answered."""
+        if self._heard_at is not None and not self.failures:
+            pauses = [*self._stayed_awake_s, now.monotonic - self._heard_at]
+            self._stayed_awake_s = sorted(pauses)[-_WAKEFUL:]
         self._heard_at = now.monotonic
         self._suspected = None
         self.reason, self.failures, self._told = "", 0, ("", 0.0)
@@ -118,7 +124,15 @@ class LinkMonitor:
             return LinkState.PORT_MISSING
         if not isinstance(fault, NoAnswerError):
             return LinkState.GARBLED
-        return LinkState.ASLEEP if self._pause_s >= SLEEPY_S else LinkState.SILENT
+        return LinkState.ASLEEP if self._may_sleep else LinkState.SILENT
+
+    @property
+    def _may_sleep(self) -> bool:
+        """Whether the last pause was long enough to fall asleep, and the meter known to."""
+        wakeful = len(self._stayed_awake_s) == _WAKEFUL and (
+            self._stayed_awake_s[0] >= _AS_LONG * self._pause_s
+        )
+        return self._pause_s >= SLEEPY_S and not wakeful
 
     def _become(self, state: LinkState, moment: datetime) -> None:
         if state is not self.state:
