@@ -53,9 +53,8 @@ async def fault_campaign(telegrams: int) -> bool:
         del faults[Fault.ASLEEP]  # never ends by itself; SILENT is the same for a while
         simulated = SimulatedMeter("402", number, faults, SEED + number, speed=0.0)
         true = {
-            number: decode_value(value.unit, value.sign_exponent, value.data)
-            for number in simulated.registers
-            for value in [simulated._register(number, simulated._values())]
+            value.register: decode_value(value.unit, value.sign_exponent, value.data)
+            for value in simulated.measure(simulated.registers)
         }
         async with serve_tcp(simulated) as port, open_meter(port) as meter:
             done = 0

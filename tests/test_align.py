@@ -10,12 +10,13 @@ from contextlib import suppress
 
 import pytest
 
-from kamstrup_mqtt.meter.alignment import ENOUGH, Alignment, View, align
+from kamstrup_mqtt.meter.alignment import ENOUGH, LONGEST_S, Alignment, View, align
 from kamstrup_mqtt.meter.probe import Seen
 from kamstrup_mqtt.simulator import Fault, Line, SimulatedMeter, serve_tcp
 
 from .conftest import COMMAND, kamstrup_mqtt
-from .test_doctor import bytes_on_request
+from .test_doctor import NoMeter
+from .virtual import VirtualLink, virtual
 
 Background = Callable[..., subprocess.Popen[str]]
 
@@ -62,21 +63,28 @@ def test_the_next_move_changes_until_something_is_heard() -> None:
         ({}, "good"),
     ],
 )
-async def test_situations_are_told_apart_at_once(
-    background: Background, faults: dict[Fault, float], seen: str
-) -> None:
-    async with serve_tcp(SimulatedMeter(faults=faults, seed=3)) as url:
+@virtual
+async def test_situations_are_told_apart_at_once(faults: dict[Fault, float], seen: str) -> None:
+    views = align(VirtualLink(SimulatedMeter(faults=faults, seed=3)))
+    first = await anext(views)
+    assert first.seen == seen
+    assert first.quality == (100 if seen == "good" else 0)
+
+
+async def test_each_question_is_a_line_of_json(background: Background) -> None:
+    async with serve_tcp(SimulatedMeter(faults={Fault.BAD_CRC: 1.0}, seed=3)) as url:
         process = background("align", url, "--json")
         assert process.stdout is not None
         first = json.loads(await asyncio.to_thread(process.stdout.readline))
         process.kill()
-    assert first["seen"] == seen
-    assert first["quality"] == (100 if seen == "good" else 0)
+    assert first["seen"] == "bad_crc"
+    assert first["quality"] == 0
 
 
+@virtual
 async def test_noise_is_not_taken_for_damaged_answers() -> None:
-    async with bytes_on_request(lambda _data: os.urandom(60)) as url:
-        seen = [view.seen async for view in align(url, longest_s=4)]
+    seen = [view.seen async for view in align(VirtualLink(NoMeter(seed=1)), longest_s=60)]
+    assert len(seen) > 10
     assert set(seen) == {Seen.NOISE}
 
 
@@ -92,24 +100,41 @@ async def test_a_good_place_ends_it_with_status_0_and_the_cost() -> None:
     assert len(meter.requests) == ENOUGH
 
 
+@virtual
 async def test_it_ends_by_itself() -> None:
-    async with serve_tcp(SimulatedMeter(faults={Fault.BAD_CRC: 0.5}, seed=1)) as url:
-        views = [view async for view in align(url, longest_s=3)]
-    assert 1 <= len(views) < ENOUGH
+    link = VirtualLink(SimulatedMeter(faults={Fault.BAD_CRC: 0.5}, seed=1))
+    begun = asyncio.get_running_loop().time()
+    views = [view async for view in align(link)]
+    assert LONGEST_S < asyncio.get_running_loop().time() - begun < LONGEST_S + 5
+    assert len(views) > 100
     assert not views[-1].done
+    assert not link.is_open
 
 
+@virtual
 async def test_a_drifting_head_goes_from_good_over_damage_to_nothing() -> None:
     meter = SimulatedMeter(seed=5)
-    async with serve_tcp(meter) as url:
-        seen = {}
-        for away in (0.0, 0.5, 0.8, 1.0):
-            meter.place_head(away)
-            seen[away] = [view.seen async for view in align(url, longest_s=2.5)]
+    seen = {}
+    for away in (0.0, 0.5, 0.8, 1.0):
+        meter.place_head(away)
+        seen[away] = [view.seen async for view in align(VirtualLink(meter), longest_s=9)]
     assert set(seen[0.0]) == {Seen.GOOD}
     assert Seen.BAD_CRC in seen[0.5]
     assert Seen.NOISE in seen[0.8]
     assert set(seen[1.0]) == {Seen.NOTHING}
+
+
+@virtual
+async def test_a_plug_that_is_pulled_is_waited_for() -> None:
+    link = VirtualLink(SimulatedMeter())
+    seen: list[Seen] = []
+    async for view in align(link):
+        seen.append(view.seen)
+        if len(seen) == 5:
+            link.unplug()
+        elif len(seen) == 10:
+            link.plug()
+    assert seen == [*[Seen.GOOD] * 5, *[Seen.NOTHING] * 5, *[Seen.GOOD] * ENOUGH]
 
 
 async def test_ctrl_c_gives_the_verdict() -> None:

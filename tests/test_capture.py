@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kamstrup_mqtt import UsageError, open_meter
+from kamstrup_mqtt import MeterSession, UsageError, open_meter
 from kamstrup_mqtt.catalog import PRIVATE_REGISTERS
 from kamstrup_mqtt.kmp import (
     Direction,
@@ -37,37 +37,41 @@ from kamstrup_mqtt.simulator import (
 
 from .conftest import Server, kamstrup_mqtt
 from .gateway import FAST, log_until, stop, write_config
+from .virtual import VirtualLink, virtual
 
 Background = Callable[..., subprocess.Popen[str]]
 Broker = Callable[..., Server]
 
 
 @pytest.mark.parametrize("echo", [False, True])
-async def test_a_capture_replayed_gives_the_same_values(tmp_path: Path, echo: bool) -> None:
+@virtual
+async def test_a_capture_replayed_gives_the_same_values(echo: bool) -> None:
     """Whoever gets the file reads from it what was read from the meter."""
-    file = tmp_path / "capture.txt"
     meter = SimulatedMeter("603", faults={Fault.BAD_CRC: 0.2}, seed=7, speed=0.0)
-    async with serve_tcp(meter, line=Line(echo=echo)) as url:
-        done = await asyncio.to_thread(kamstrup_mqtt, "capture", url, str(file), "--all")
-        assert done.returncode == 0
-        async with open_meter(url) as opened:
-            meter.faults.clear()
-            real = await opened.read(["all"])
-    replayed = ReplayedMeter(read_capture(file.read_text().splitlines()))
-    async with serve_tcp(replayed) as url, open_meter(url) as opened:
-        again = await opened.read(["all"])
+    lines: list[str] = []
+    recorder = Recorder(lines.append, "port")
+    captured = MeterSession(VirtualLink(meter, Line(echo=echo), recorder.tap))
+    await captured.read(["all"])
+    assert captured.counters.crc_errors > 3
+    recorder.flush()
+    text = "".join(lines)
+    meter.faults.clear()
+    real = await MeterSession(VirtualLink(meter)).read(["all"])
+    replayed = ReplayedMeter(read_capture(text.splitlines()))
+    again = await MeterSession(VirtualLink(replayed)).read(["all"])
     assert len(again) == len(real) > 80
     for reading in real:
         if reading.register not in PRIVATE_REGISTERS:
             assert again[reading.register] == reading
     assert again.meter.serial == "0"
-    assert str(DEFAULT_SERIAL) not in file.read_text()
+    assert str(DEFAULT_SERIAL) not in text
 
 
 async def test_another_question_is_answered_from_what_the_capture_tells(tmp_path: Path) -> None:
     file = tmp_path / "capture.txt"
     async with serve_tcp(SimulatedMeter(speed=0.0)) as url:
-        await asyncio.to_thread(kamstrup_mqtt, "capture", url, str(file))
+        done = await asyncio.to_thread(kamstrup_mqtt, "capture", url, str(file), "--all")
+    assert done.returncode == 0
     replayed = ReplayedMeter(read_capture(file.read_text().splitlines()))
     async with serve_tcp(replayed) as url, open_meter(url) as opened:
         readout = await opened.read(["energy", "temp2", 0x7777])

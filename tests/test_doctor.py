@@ -4,33 +4,37 @@ import asyncio
 import json
 import os
 import pty
+import random
 import subprocess
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kamstrup_mqtt.kmp import Frame
 from kamstrup_mqtt.meter import Port
 from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.simulator import (
     DEFAULT_SERIAL,
     Fault,
     Line,
+    Reaction,
     SimulatedMeter,
     serve_pty,
     serve_tcp,
 )
 from kamstrup_mqtt.store import History
-from kamstrup_mqtt.tools.doctor import Finding, examine, line
+from kamstrup_mqtt.tools.doctor import Check, Finding, examine, line
+from kamstrup_mqtt.tools.doctor.line import examine_line
 from kamstrup_mqtt.tools.doctor.machine import examine_service
 
 from .conftest import Server, as_nobody, free_port, kamstrup_mqtt, server_program
 from .gateway import watching
+from .virtual import VirtualLink, virtual
 
 Broker = Callable[..., Server]
 Found = dict[str, Any]
@@ -55,18 +59,23 @@ def failed(checks: dict[str, Found]) -> dict[str, str]:
     return {name: check["finding"] for name, check in checks.items() if not check["ok"]}
 
 
-@asynccontextmanager
-async def bytes_on_request(answer: Callable[[bytes], bytes]) -> AsyncIterator[str]:
-    """Something at a port that is no meter of ours."""
+async def examined(link: VirtualLink) -> dict[str, Check]:
+    """What is found on a line, by the names of the checks."""
+    checks: list[Check] = []
+    await examine_line(link, (), lambda *found: checks.append(Check(*found)))
+    assert all(check.advice and "\n" not in check.advice for check in checks)
+    assert not link.is_open
+    return {check.check: check for check in checks}
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(999):
-            writer.write(answer(data))
-        writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    yield f"socket://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
+class NoMeter:
+    """Something at a port that is no meter of ours, and says something else each time."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+
+    def react(self, _frame: Frame, _now: float) -> Reaction:
+        return Reaction(self._chance.randbytes(60))
 
 
 @pytest.mark.parametrize(
@@ -80,16 +89,19 @@ async def bytes_on_request(answer: Callable[[bytes], bytes]) -> AsyncIterator[st
         ({Fault.FLOOD: 1.0}, "answer", "noise"),
     ],
 )
+@virtual
 async def test_what_the_line_brings(faults: dict[Fault, float], check: str, finding: str) -> None:
-    async with serve_tcp(SimulatedMeter(faults=faults, seed=1)) as url:
-        checks = await doctor(url)
-    assert checks[check]["finding"] == finding
-    assert checks["host"]["ok"]
+    checks = await examined(VirtualLink(SimulatedMeter(faults=faults, seed=1)))
+    assert checks[check].finding == finding
+    assert checks["host"].ok
 
 
+@virtual
 async def test_random_bytes_are_noise() -> None:
-    async with bytes_on_request(lambda _data: os.urandom(40)) as url:
-        assert failed(await doctor(url)) == {"answer": "noise"}
+    checks = await examined(VirtualLink(NoMeter(seed=1)))
+    assert {check: found.finding for check, found in checks.items() if not found.ok} == {
+        "answer": Finding.NOISE
+    }
 
 
 async def test_a_healthy_meter_is_well_on_a_pty_and_over_the_network() -> None:
@@ -148,11 +160,12 @@ async def test_a_name_that_never_changes_is_suggested(
 
 
 async def test_no_permission_names_the_group() -> None:
+    async with serve_pty(SimulatedMeter()) as device:
+        await examine(None, device, lambda _check: None)  # nobody may not read root's Python later
     ours, theirs = pty.openpty()
     name = os.ttyname(theirs)
     Path(name).chmod(0o660)
     os.chown(name, 0, 20)  # dialout on Debian
-    await examine(None, name, lambda _check: None)  # nobody may not read root's Python later
     with as_nobody():
         checks = {c.check: c for c in await examine(None, name, lambda _check: None)}
     os.close(ours)
@@ -161,14 +174,14 @@ async def test_no_permission_names_the_group() -> None:
     assert "usermod -aG dialout" in checks["permission"].advice
 
 
+@virtual
 async def test_a_meter_that_wakes_up_was_asleep() -> None:
     meter = SimulatedMeter(faults={Fault.ASLEEP: 1.0})
-    async with serve_tcp(meter) as url:
-        examined = asyncio.create_task(examine(None, url, lambda _check: None))
-        while len(meter.requests) < 3:
-            await asyncio.sleep(0.05)
-        meter.wake()
-        checks = {check.check: check for check in await examined}
+    examination = asyncio.create_task(examined(VirtualLink(meter)))
+    while len(meter.requests) < 3:
+        await asyncio.sleep(0.05)
+    meter.wake()
+    checks = await examination
     assert checks["answer"].finding is Finding.ASLEEP
     assert checks["meter"].ok
 

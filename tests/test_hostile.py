@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
-from kamstrup_mqtt import MeterIdentity, Reading, Readout, open_meter
+from kamstrup_mqtt import MeterIdentity, MeterSession, Reading, Readout
 from kamstrup_mqtt.catalog import REGISTERS
 from kamstrup_mqtt.cli.show import explain, explanation_text, readout_json
 from kamstrup_mqtt.consumption import BYS, Archive
@@ -36,6 +36,7 @@ from kamstrup_mqtt.web.settings import Price
 
 from .conftest import free_port, kamstrup_mqtt
 from .gateway import Background, Broker, next_of, stop, watching
+from .virtual import VirtualLink, virtual
 
 
 @pytest.mark.parametrize(
@@ -160,10 +161,10 @@ class RegistersOnly(SimulatedMeter):
         )
 
 
+@virtual
 async def test_a_serial_number_that_is_none_is_not_believed() -> None:
     """It would be part of a topic."""
-    async with serve_tcp(RegistersOnly()) as url, open_meter(url) as opened:
-        readout = await opened.read(["energy"])
+    readout = await MeterSession(VirtualLink(RegistersOnly())).read(["energy"])
     assert readout["energy"].text == "227.445"
     assert readout.meter.serial is None
 

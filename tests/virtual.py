@@ -152,7 +152,7 @@ class VirtualLink(Link):
     """
 
     def __init__(self, meter: Meter, line: Line | None = None, tap: Tap | None = None) -> None:
-        super().__init__("/dev/virtual", tap)
+        super().__init__("virtual://meter", tap)
         self.meter = meter
         self.line = line or Line()
         self.opened = 0  # how often

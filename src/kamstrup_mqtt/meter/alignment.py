@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from kamstrup_mqtt.errors import PortError
-from kamstrup_mqtt.meter.link import Tap
+from kamstrup_mqtt.meter.link import Link, Tap
 from kamstrup_mqtt.meter.probe import Probe, Seen
 
 ENOUGH = 20  # good answers in a row
@@ -125,9 +125,11 @@ class Alignment:
 
 
 async def align(
-    port: str, longest_s: float = LONGEST_S, tap: Tap | None = None
+    line: str | Link, longest_s: float = LONGEST_S, tap: Tap | None = None
 ) -> AsyncIterator[View]:
     """Ask over and over while a head is moved, until it sits well or `longest_s` have passed.
+
+    The line is given by its port or as it is.
 
     Raises:
         PortError: the port cannot be opened. One that is lost later is waited for.
@@ -136,7 +138,7 @@ async def align(
     loop = asyncio.get_running_loop()
     end = loop.time() + longest_s
     alignment = Alignment()
-    async with Probe(port, tap) as probe:
+    async with Probe(line, tap) as probe:
         while (begun := loop.time()) < end:
             try:
                 seen = await probe.ask()

@@ -31,7 +31,7 @@ class Link:
 
     Args:
         port: a device path, `socket://host:port` or `rfc2217://host:port`.
-        tap: called with all that passes, as it passes.
+        tap: called with all that passes, as it passes; may be set later.
 
     """
 

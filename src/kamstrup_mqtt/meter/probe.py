@@ -40,10 +40,11 @@ class Seen(StrEnum):
 
 
 class Probe:
-    """The line to `port`, for questions; use it with `async with`."""
+    """A line, given by its port or as it is, for questions; use it with `async with`."""
 
-    def __init__(self, port: str, tap: Tap | None = None) -> None:
-        self.link = Link(port, self._tap)
+    def __init__(self, line: str | Link, tap: Tap | None = None) -> None:
+        self.link = line if isinstance(line, Link) else Link(line)
+        self.link.tap = self._tap
         self.asked = 0
         self.echo = False  # whether the last question came back
         self.other_program = False  # whether the last answer was to a question that is not ours

@@ -11,6 +11,7 @@ from statistics import median
 from kamstrup_mqtt.catalog import INFO_CODE, info_words, register_number
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError, TelegramError
 from kamstrup_mqtt.meter import MeterSession, Tap, list_ports
+from kamstrup_mqtt.meter.link import Link
 from kamstrup_mqtt.meter.probe import Probe, Seen
 from kamstrup_mqtt.polling.schedule import SLEEPY_S
 from kamstrup_mqtt.readout import NOT_IN_METER, Readout
@@ -35,7 +36,7 @@ Note = Callable[[str, Finding, str], None]
 
 
 async def examine_line(
-    port: str,
+    line: str | Link,
     registers: tuple[int, ...],
     note: Note,
     last_readout: datetime | None = None,
@@ -44,18 +45,19 @@ async def examine_line(
     """Examine the port, the line and the meter; whatever comes of it, the port is closed after.
 
     Args:
-        port: a device or URL.
+        line: a device or URL, or the line to it.
         registers: what is configured to be read.
         note: takes each finding.
         last_readout: when the meter was read last, as far as is known.
         tap: called with all bytes that pass.
 
     """
+    port = line.port if isinstance(line, Link) else line
     network = "://" in port
     if not network and not _examine_device(port, note):
         return
     try:
-        async with Probe(port, tap) as probe:
+        async with Probe(line, tap) as probe:
             if not network:
                 note("free", Finding.OK, "no other program holds the port")
             opened = "it accepts connections" if network else "it opens with 1200 baud, 8N2"
