@@ -28,7 +28,6 @@ import aiomqtt
 from kamstrup_mqtt import KamstrupError, Readout
 from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, register_numbers
 from kamstrup_mqtt.consumption import Archive, local_zone
-from kamstrup_mqtt.kmp import decode_value
 from kamstrup_mqtt.meter import open_meter
 from kamstrup_mqtt.simulator import Fault, SimulatedMeter, past, serve_tcp
 from kamstrup_mqtt.store import History
@@ -52,10 +51,7 @@ async def fault_campaign(telegrams: int) -> bool:
         faults = dict.fromkeys(Fault, 0.05)
         del faults[Fault.ASLEEP]  # never ends by itself; SILENT is the same for a while
         simulated = SimulatedMeter("402", number, faults, SEED + number, speed=0.0)
-        true = {
-            value.register: decode_value(value.unit, value.sign_exponent, value.data)
-            for value in simulated.measure(simulated.registers)
-        }
+        true = {one.register: one.value for one in simulated.measure(simulated.registers)}
         async with serve_tcp(simulated) as port, open_meter(port) as meter:
             done = 0
             while count["telegrams"] < telegrams:

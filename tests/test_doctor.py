@@ -295,17 +295,14 @@ async def test_several_meters_are_named(tmp_path: Path) -> None:
     assert not any(meter == "left" for meter, _ in bad)
 
 
-def test_a_service_that_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kamstrup_mqtt.tools.doctor import machine
-
+def test_a_service_that_cannot_work(tmp_path: Path) -> None:
     unit = tmp_path / "kamstrup-mqtt.service"
-    monkeypatch.setattr(machine, "_UNITS", (unit,))
     found: list[tuple[Finding, str]] = []
 
     def examined(text: str) -> Finding:
         unit.write_text(f"[Service]\n{text}\n")
         examine_service(
-            tmp_path / "config.yaml", lambda _check, what, why: found.append((what, why))
+            tmp_path / "config.yaml", lambda _check, what, why: found.append((what, why)), [unit]
         )
         return found[-1][0]
 

@@ -104,7 +104,7 @@ async def test_every_way_to_claim_a_port_is_respected(
     claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record lock and exclusive mode do not keep root out, and a lock file nobody."""
-    monkeypatch.setattr(port, "_LOCK_FOLDERS", (tmp_path,))
+    monkeypatch.setattr(port, "LOCK_FOLDERS", (tmp_path,))
     async with serve_pty(SimulatedMeter()) as path:
         hold = (
             "import fcntl, os, sys, termios, time; f = open(sys.argv[1], 'r+b', 0); "

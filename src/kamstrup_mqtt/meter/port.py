@@ -16,7 +16,7 @@ from kamstrup_mqtt.files import check_name
 
 OPEN_DEADLINE_S = 8.0  # a network address that answers at all does so sooner
 _URL_SCHEMES = ("socket", "rfc2217")
-_LOCK_FOLDERS = (Path("/run/lock"), Path("/var/lock"))
+LOCK_FOLDERS = (Path("/run/lock"), Path("/var/lock"))
 _TIOCGEXCL = 0x80045440  # whether a terminal is in exclusive mode (Linux)
 
 
@@ -71,7 +71,7 @@ def check_free(port: str) -> None:
     That is by a lock file, as ser2net and terminal programs do, by a record lock, or by exclusive
     mode, which does not keep root out.
     """
-    for folder in _LOCK_FOLDERS:
+    for folder in LOCK_FOLDERS:
         with contextlib.suppress(OSError, ValueError):
             process = int((folder / f"LCK..{Path(port).name}").read_text(encoding="utf-8"))
             if process != os.getpid() and Path(f"/proc/{process}").exists():

@@ -4,6 +4,7 @@ import os
 import pwd
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from kamstrup_mqtt.gateway.config import Config
@@ -11,7 +12,7 @@ from kamstrup_mqtt.tools.doctor.finding import Finding
 from kamstrup_mqtt.tools.doctor.line import Note
 
 _LEAST_BYTES = 200_000_000  # of two years of readings every minute there is more than that
-_UNITS = (
+UNITS = (
     Path("/etc/systemd/system/kamstrup-mqtt.service"),
     Path("/usr/lib/systemd/system/kamstrup-mqtt.service"),
 )
@@ -37,9 +38,9 @@ def examine_data(config: Config, note: Note) -> None:
         note("data", Finding.OK, told)
 
 
-def examine_service(config: Path | None, note: Note) -> None:
-    """Whether the systemd service, if one is installed, can work."""
-    unit = next((path for path in _UNITS if path.exists()), None)
+def examine_service(config: Path | None, note: Note, units: Sequence[Path] = UNITS) -> None:
+    """Whether the systemd service, if one is installed as one of `units`, can work."""
+    unit = next((path for path in units if path.exists()), None)
     if unit is None:
         note("service", Finding.OK, "no systemd service is installed; `kamstrup-mqtt setup` offers")
         return
