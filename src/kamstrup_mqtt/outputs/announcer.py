@@ -14,6 +14,7 @@ from aiomqtt import Message, MqttError
 
 from kamstrup_mqtt.outputs.broker import Session
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
+from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, Stored
 from kamstrup_mqtt.tasks import run_together
@@ -69,6 +70,12 @@ class Announcer:
     def complaints(self) -> list[str]:
         """What went wrong last, one line each."""
         return list(self._trouble.values())
+
+    def resume(self, meter: str, last: Readout) -> None:
+        """Take what an earlier run read of `meter` last for what it has, until it is read again."""
+        if meter in self._devices:
+            with self._told(meter, "its values"):
+                self._devices[meter].note_readout(last)
 
     def reconnected(self) -> None:
         """Begin anew: a broker that restarted may have lost what it retained."""

@@ -38,6 +38,11 @@ class LinkMonitor:
         self._today: date | None = None
         self._at_midnight = Counters()
 
+    @property
+    def has_heard(self) -> bool:
+        """Whether the meter answered since the start."""
+        return self._heard_at is not None
+
     def resume(self, last: Readout) -> None:
         """Begin with what an earlier run read last."""
         self.meter, self.last_readout = last.meter, last.time

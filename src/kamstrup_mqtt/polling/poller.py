@@ -192,7 +192,8 @@ class Poller:
     async def _note(self, job: Job, readout: Readout, now: Now) -> None:
         """Write what was read, after its state, so that whoever sees a value sees that too."""
         name, monitor = self._settings.name, self._monitor
-        if monitor.failures or readout.meter.serial != monitor.meter.serial:
+        is_known = monitor.has_heard and readout.meter.serial == monitor.meter.serial
+        if monitor.failures or not is_known:
             self._log.answers(readout)
         missing = monitor.missing
         monitor.heard(now)
