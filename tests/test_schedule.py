@@ -262,7 +262,7 @@ def test_a_meter_is_kept_awake_once_it_was_found_asleep() -> None:
 
 def test_keeping_awake_counts_in_the_budget() -> None:
     meter = Meter(interval_s=4 * HOUR, keep_awake=True, max_readings_per_day=20)
-    assert len(meter.live(DAY)) == 20
+    assert 18 <= len(meter.live(DAY)) <= 20
 
 
 def test_a_budget_stretches_the_interval_instead_of_ending_the_day() -> None:
@@ -329,5 +329,106 @@ def test_what_an_earlier_run_asked_counts_and_memory_is_kept_as_json() -> None:
     assert Memory.from_json(memory.to_json()) == memory
     meter.restart(meter.jobs[-1][1])
     assert meter.live(23 * HOUR) == []
-    for damaged in (None, "", "[]", "{", '{"asked": 1}', '{"asked": ["x"], "slept": 1}'):
+    for damaged in (
+        None,
+        "",
+        "[]",
+        "{",
+        '{"asked": 1}',
+        '{"asked": ["x"], "slept": 1}',
+        '{"asked": [1' + "0" * 400 + '], "slept": true}',
+    ):
         assert Memory.from_json(damaged) == Memory()
+
+
+def test_pings_leave_the_budget_to_the_polls() -> None:
+    meter = Meter(keep_awake=True, max_readings_per_day=24)
+    assert meter.live(3 * DAY).count(Kind.POLL) >= 71
+
+
+def test_a_lost_port_is_noticed_by_a_ping_and_not_hammered() -> None:
+    meter = Meter(interval_s=6 * HOUR, keep_awake=True)
+    meter.live(60)
+    found = meter.live(2 * HOUR, Fault.PORT)
+    assert 60 < len(found) < 130
+    assert found.count(Kind.PING) == 1
+    assert meter.live(120) == [Kind.POLL]
+
+
+def test_a_shorter_interval_shortens_the_wait_for_the_next_try() -> None:
+    meter = Meter(interval_s=DAY)
+    meter.live(3 * DAY, Fault.SILENT)
+    meter.schedule.set_interval(60.0, meter.now)
+    assert meter.live(120) != []
+
+
+def test_a_request_that_failed_is_tried_once_more_with_the_next_success() -> None:
+    meter = Meter(interval_s=DAY)
+    meter.live(60)
+    meter.schedule.request((74,))
+    job = meter.schedule.next(meter.now)
+    assert job == Job(Kind.REQUEST, (74,))
+    meter.schedule.failed(job, Fault.PORT, meter.now)
+    assert meter.live(60) == [Kind.POLL, Kind.REQUEST]
+    meter.schedule.request((74,))
+    for _ in range(2):
+        while isinstance(job := meter.schedule.next(meter.now), Wake) or job.kind is Kind.POLL:
+            if isinstance(job, Wake):
+                meter.sleep(job.at - meter.now.monotonic)
+            else:
+                meter.schedule.done(job, meter.now)
+        meter.schedule.failed(job, Fault.UNUSABLE, meter.now)
+    assert Kind.REQUEST not in meter.live(HOUR)
+
+
+def test_a_meter_that_stopped_answering_while_water_flowed_is_spared() -> None:
+    meter = Meter(active_interval_s=30.0)
+    meter.schedule.flowing = True
+    meter.live(60)
+    assert len(meter.live(DAY, Fault.SILENT)) < 60
+
+
+def test_a_restart_keeps_the_pace_of_the_budget() -> None:
+    meter = Meter(max_readings_per_day=4)
+    for _ in range(16):
+        found = meter.live(1.5 * HOUR)
+        meter.restart(meter.jobs[-1][1])
+        assert len(found) <= 1
+    polls = [at for _, at in meter.jobs]
+    assert max(b - a for a, b in pairwise(polls)) < 9 * HOUR
+
+
+def test_a_step_that_fails_is_tried_again() -> None:
+    meter = Meter()
+    meter.live(60)
+    meter.schedule.begin(Kind.BACKFILL)
+    found = meter.live(600, Fault.SILENT)
+    assert 5 < found.count(Kind.BACKFILL) < 20
+
+
+def test_a_partial_request_does_not_swallow_a_poll_that_failed() -> None:
+    meter = Meter(interval_s=DAY)
+    job = meter.schedule.next(meter.now)
+    assert isinstance(job, Job)
+    meter.schedule.failed(job, Fault.SILENT, meter.now)
+    meter.sleep(5)
+    meter.schedule.request((80,))
+    meter.sleep(1)
+    assert sorted(meter.live(30)) == [Kind.POLL, Kind.REQUEST]
+
+
+def test_a_silent_meter_is_not_hammered_by_whoever_asks() -> None:
+    meter = Meter()
+    meter.live(60)
+    for _ in range(600):
+        meter.schedule.request()
+        meter.live(1, Fault.SILENT)
+    assert len(meter.jobs) < 60
+
+
+def test_a_clock_set_just_before_a_moment_does_not_leave_it_out() -> None:
+    meter = Meter(poll_at="0 12 * * *")
+    meter.live(60)
+    meter.live(12 * HOUR)
+    meter.set(11 * HOUR - 60.4)
+    assert meter.live(5) == [Kind.POLL]

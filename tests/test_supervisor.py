@@ -279,6 +279,7 @@ async def test_a_page_that_fails_is_told_by_the_health(
     monkeypatch.setattr(server, "make_app", fails)
     page = f"web: {{listen: 127.0.0.1:{free_port()}}}"
     async with house(mosquitto, tmp_path, page) as (config, messages):
-        await next_of(messages, "heat/left/values", 60)
+        for which in ("left", "right"):
+            await next_of(messages, f"heat/{which}/values", 60)
         found = await complaints(config, "the page")
     assert found == ["the page failed: ZeroDivisionError: nobody foresaw it"]

@@ -194,6 +194,7 @@ OFFSETS = st.sampled_from(
 Stint = tuple[timedelta, list[int]]
 
 
+@pytest.mark.timeout(600)  # many files, on a disk that others use as well
 @settings(max_examples=120)
 @given(st.lists(st.tuples(OFFSETS, st.lists(st.integers(1, 4000), min_size=1, max_size=9)),
                 min_size=1, max_size=6))  # fmt: skip

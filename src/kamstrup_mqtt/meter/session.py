@@ -41,7 +41,7 @@ GIVE_UP_HEARD = 9
 GIVE_UP_SILENT = 2  # a meter that was silent last time is not hammered: one try of each question
 _SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 _STRANGER_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter pause
-ABSENT_S = 86400.0  # how long a register the meter left out is not asked for again
+ABSENT_S = 6 * 3600.0  # how long a register the meter left out is not asked for again
 
 _LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
 
@@ -185,7 +185,8 @@ class MeterSession:
         await self._ask_type()
         if self._faults and not self._heard:
             raise self._verdict()
-        self._absent.update(dict.fromkeys(left_out, asyncio.get_running_loop().time()))
+        if readings:  # a meter that leaves out everything has lost more than registers
+            self._absent.update(dict.fromkeys(left_out, asyncio.get_running_loop().time()))
         reasons = dict.fromkeys(left_out + absent, NOT_IN_METER)
         if lost:
             reasons |= dict.fromkeys(lost, _reason(self._verdict()))

@@ -78,8 +78,8 @@ class Acquisition:
     async def _take_all(self, _registers: tuple[int, ...]) -> Readout:
         if not self._session.is_open:  # perhaps another meter: nothing known holds any more
             self._cache.forget()
-        registers = self._settings.registers
-        due = self._cache.due(self._clock()) or registers[:1]
+        registers, now = self._settings.registers, self._clock()
+        due = self._cache.due(now) or registers[:1]
         along = [FLOW] if self._settings.active_interval_s else []
         # The info code comes along where it costs no telegram of its own.
         along += [INFO_CODE] if (len(due) + len(along)) % MAX_REGISTERS else []
@@ -87,7 +87,7 @@ class Acquisition:
         self.info_code = _number(readout, INFO_CODE, self.info_code)
         self.flowing = bool(_number(readout, FLOW, 0))
         readout = await self._believed(readout.only(registers))
-        return self._cache.complete(readout, self._clock())
+        return self._cache.complete(readout, now)  # by the time by which it was not asked for
 
     async def _believed(self, readout: Readout) -> Readout:
         """`readout` without totals that cannot be and that the meter does not say twice."""

@@ -4,7 +4,7 @@ How long a value holds is a column of `registers.csv`. Nothing here looks at a c
 """
 
 from collections.abc import Mapping
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 
 from kamstrup_mqtt.catalog import REGISTERS
@@ -54,15 +54,18 @@ class Cache:
             case "hour":
                 return self._is_same_hour(read, now)
             case "period":
-                return self._is_same_hour(read, now) and self._of_day(now) >= _AROUND_MIDNIGHT_S
+                first = min(self._of_day(read), self._of_day(now))
+                return self._is_same_hour(read, now) and first >= _AROUND_MIDNIGHT_S
         return self._is_unused(reading) and self._is_same_hour(read, now)
 
     def _is_same_hour(self, one: Now, other: Now) -> bool:
-        return (
-            self._local(one).replace(minute=0, second=0, microsecond=0)
-            == self._local(other).replace(minute=0, second=0, microsecond=0)
-            and other.monotonic - one.monotonic < HOUR_S
-        )
+        same = self._hour(one) == self._hour(other)
+        return same and other.monotonic - one.monotonic < HOUR_S
+
+    def _hour(self, now: Now) -> tuple[float, timedelta]:
+        """The hour on the clock of the zone; the one that comes twice is two."""
+        offset = self._local(now).utcoffset() or timedelta()
+        return (now.wall + offset.total_seconds()) // HOUR_S, offset
 
     def _of_day(self, now: Now) -> float:
         """Seconds since midnight."""

@@ -25,7 +25,7 @@ class Memory(NamedTuple):
     @classmethod
     def from_json(cls, text: str | None) -> "Memory":
         """What `to_json` wrote; nothing is remembered of what is damaged."""
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
             found = json.loads(text or "{}")
             asked = tuple(float(moment) for moment in found["asked"])
             if all(map(math.isfinite, asked)):

@@ -23,9 +23,9 @@ Moments = Callable[[float], float]
 
 
 def every(interval_s: float, zone: tzinfo) -> Moments:
-    """The grid of an interval, which counts from midnight local time.
+    """The grid of an interval, so that no drift ever adds up: every 5 minutes means :00, :05.
 
-    Every 5 minutes means :00, :05 and so on, so that no drift ever adds up.
+    It counts from a midnight long ago in local time; one that divides the day begins anew at each.
 
     Args:
         interval_s: seconds from one moment to the next. Beyond an hour the grid keeps local time

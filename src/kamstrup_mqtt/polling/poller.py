@@ -138,7 +138,7 @@ class Poller:
         self._log.begins(last, now)
         if last is not None:
             self._acquisition.resume(last, now)
-            if self._schedule.next_poll_s(now) > 0 and not self._schedule.awaits_clock:
+            if self._schedule.next_poll_s(now) > 0:
                 self._monitor.resume(last)
                 self._report()
 
@@ -146,6 +146,7 @@ class Poller:
         """Wait until `at` or until something changes, but not so long as to miss a set clock."""
         now = self._clock()
         self._log.budget(now)
+        await self._remember()  # the clock may have been set
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(at - now.monotonic, _NAP_S)):
                 await self._changed.wait()
@@ -158,10 +159,12 @@ class Poller:
         except KamstrupError as fault:
             now = self._clock()
             self._schedule.failed(job, _kind_of(fault), now)
-            if job.kind in (Kind.POLL, Kind.REQUEST):
+            if job.kind in (Kind.POLL, Kind.REQUEST) or isinstance(fault, PortError):
                 self._monitor.failed(fault, now)
-                self._schedule.slept |= self._monitor.state is LinkState.ASLEEP
                 self._log.fault(now)
+            if self._monitor.state is LinkState.ASLEEP and not self._schedule.slept:
+                self._schedule.slept = True
+                self._log.explain()
         except Exception:
             self._schedule.failed(job, Fault.UNUSABLE, self._clock())
             raise
@@ -183,10 +186,8 @@ class Poller:
             case Kind.PING:
                 await self._acquisition.ping()
             case Kind.ALIGN | Kind.BACKFILL:
-                step = self._steps.pop(job.kind)
-                self._schedule.stop(job.kind)
-                if await step(self._session):
-                    self.begin(job.kind, step)
+                if not await self._steps[job.kind](self._session):
+                    self._schedule.stop(job.kind)
         return None
 
     async def _note(self, job: Job, readout: Readout, now: Now) -> None:

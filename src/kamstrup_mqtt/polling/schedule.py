@@ -53,7 +53,11 @@ class Schedule:
         self._failures = 0
         self._wanted: dict[int, None] = {}  # registers, in order
         self._wants_all = False
+        self._deferred: dict[int, None] = {}  # registers whose request failed, for one more try
+        self._tried: set[int] = set()  # the same, until that try
         self._steps: dict[Kind, None] = {}
+        self._step_failures = 0
+        self._steps_at = -math.inf  # from when on
         self._boost_until = -math.inf
         self._asked_at = -math.inf
         self._polled_at = -math.inf
@@ -101,6 +105,7 @@ class Schedule:
             memory: what that run left.
 
         """
+        self._offset = now.wall - now.monotonic
         self.slept, self._earlier, self._last = memory.slept, memory.asked, last
         self._date_earlier(now)
         self._go_on(now)
@@ -124,33 +129,48 @@ class Schedule:
         self._job = None
         self._asked_at = now.monotonic
         if job.kind in STEPS:
+            self._step_failures = 0
+            if job.kind in self._steps:  # to the end of the queue
+                self._steps[job.kind] = self._steps.pop(job.kind)
             return
         self._budget.spend(now.monotonic)
-        self._failures, self._retry_at = 0, None
+        self._failures = 0
+        if self._retry_at is not None:  # it answers again: the poll that failed is made up for
+            self._retry_at = None if job.is_full else now.monotonic
+        self._tried -= set(job.registers)
+        if job.kind is not Kind.PING:
+            self._wanted |= self._deferred
+            self._deferred = {}
         if job.is_full:
-            self._polled_at = now.monotonic
-        if job.kind is Kind.POLL:
             self._polled_at = min(self._due, now.monotonic)
-            self._plan(now)
+            self._plan_anew(now)
+        if job.kind is Kind.POLL:
+            self._plan(now, polled=True)
 
     def failed(self, job: Job, fault: Fault, now: Now) -> None:
         """`job` brought nothing; a poll is tried again, sooner than the next one is due."""
         self._notice_set(now)
         self._job = None
         clock = now.monotonic
-        if fault is not Fault.PORT:
-            self._asked_at = clock
+        self._asked_at = clock
         if job.kind in STEPS:
+            self._step_failures += 1
+            self._steps_at = clock + retry_delay(self._step_failures, _PORT_RETRY_S)
             return
         if fault is Fault.UNUSABLE:
             self._budget.spend(clock)  # a meter that did not answer spent nothing
-            self._polled_at = clock
-        if job.kind is Kind.PING:
+            if job.is_full:
+                self._polled_at = clock
+        if job.kind is Kind.PING and fault is not Fault.PORT:
             return
+        again = [register for register in job.registers if register not in self._tried]
+        self._deferred |= dict.fromkeys(again)
+        self._tried = set(again)
         self._failures += 1
         if job.kind is Kind.POLL and self._due <= clock:
-            self._plan(now)
-        self._retry_at = self._retry(fault, clock)
+            self._plan(now, polled=True)
+        if not self.awaits_clock:
+            self._retry_at = self._retry(fault, clock)
 
     def request(self, registers: tuple[int, ...] = ()) -> None:
         """Have these registers read as soon as may be; without any, all that are configured.
@@ -193,17 +213,21 @@ class Schedule:
     def _decide(self, clock: float) -> Job | Wake:
         free = self._budget.free_at(clock)
         due = self._due if self._retry_at is None else self._retry_at
-        wishes = self._wants_all or bool(self._wanted)
+        # A meter that does not answer is not hammered by whoever asks.
+        brake = self._asked_at + retry_delay(self._failures, _SPARING_S) if self._failures else free
+        wishes = max(free, brake) if self._wants_all or self._wanted else math.inf
         ping = self._ping_at(due)
         if max(due, free) <= clock:
             return Job(Kind.POLL)
-        if wishes and free <= clock:
+        if wishes <= clock:
             return Job(Kind.REQUEST, () if self._wants_all else tuple(self._wanted))
-        if max(ping, free) <= clock:
+        ping = max(ping, self._budget.free_at(clock, self._polls_a_day))
+        if ping <= clock:
             return Job(Kind.PING)
-        if self._steps and due > clock:
+        step = max(clock, self._steps_at) if self._steps else math.inf
+        if step <= clock:
             return Job(next(iter(self._steps)))
-        at = min(max(due, free), free if wishes else math.inf, max(ping, free))
+        at = min(max(due, free), wishes, ping, step)
         return Wake(max(at, math.nextafter(clock, math.inf)))
 
     def _take_wishes(self, job: Job) -> None:
@@ -228,8 +252,8 @@ class Schedule:
             self._slot, self._due = self._last, now.monotonic + CLOCK_S
         elif self._last is not None:
             last, self._last = self._last, None
-            if self._moments(last) > now.wall:
-                self._polled_at = last - self._offset
+            self._polled_at = last - self._offset
+            if self._moments(max(last, self._turn(now.monotonic))) > now.wall:
                 self._plan(now)
 
     def _notice_set(self, now: Now) -> None:
@@ -257,22 +281,36 @@ class Schedule:
     def _plan_anew(self, now: Now) -> None:
         """Find the next slot by what was just changed, unless a poll is due already."""
         self._notice_set(now)
-        if self._due > now.monotonic and self._last is None:
+        if self._due > now.monotonic and not self.awaits_clock:
             self._plan(now)
+            if self._retry_at is not None:
+                soon = max(self._due, now.monotonic + _SPARING_S)
+                self._retry_at = min(self._retry_at, soon)
 
-    def _plan(self, now: Now) -> None:
-        """Find the next slot, not sooner than the budget has room for it."""
+    def _plan(self, now: Now, *, polled: bool = False) -> None:
+        """Find the next slot, not sooner than the budget has room for it.
+
+        One that was `polled` a little before its time is not found again.
+        """
         clock = now.monotonic
-        begin = self._slot if now.wall < self._slot <= now.wall + _EARLY_S else now.wall
-        pace_s = self._budget.pace_s(clock)
-        turn = self._polled_at + pace_s - min(_SLACK_S, pace_s / 10) + self._offset
-        slot = self._moments(max(begin, turn))
-        if (self.flowing and self._settings.active_interval_s) or clock < self._boost_until:
-            reserved = math.ceil(DAY_S / self.interval_s)
+        early = polled and now.wall < self._slot <= now.wall + _EARLY_S
+        begin = self._slot if early else now.wall
+        slot = self._moments(max(begin, self._turn(clock)))
+        flowing = self.flowing and self._settings.active_interval_s and not self._failures
+        if flowing or clock < self._boost_until:
             active = every(self._settings.active_interval_s or ACTIVE_S, self._zone)
-            room = self._budget.free_at(clock, reserved)
+            room = self._budget.free_at(clock, self._polls_a_day)
             slot = min(slot, active(max(begin, room + self._offset if room > clock else begin)))
         self._slot, self._due = slot, slot - self._offset
+
+    def _turn(self, clock: float) -> float:
+        """The unix time from which on the budget has room for the next poll."""
+        pace_s = self._budget.pace_s(clock)
+        return self._polled_at + pace_s - min(_SLACK_S, pace_s / 10) + self._offset
+
+    @property
+    def _polls_a_day(self) -> int:
+        return math.ceil(DAY_S / self.interval_s)
 
     def _moments(self, moment: float) -> float:
         """The first moment after `moment` at which the meter is to be polled."""
