@@ -165,7 +165,9 @@ class ScheduleMachine(RuleBasedStateMachine):
             gap = 154 * DAY if self.schedule.is_cron else self.schedule.interval_s
             longest = max(gap, 120.0) if most is None else DAY + gap
             assert found.at - self.now.monotonic <= longest + 3602
-            assert not self.wishes or most is not None
+            # A request waits for the budget, or a little for a meter that does not answer.
+            wait = found.at - self.now.monotonic
+            assert not self.wishes or most is not None or wait <= 20.001
 
 
 TestSchedule = ScheduleMachine.TestCase
