@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -173,14 +174,19 @@ async def test_a_disk_that_fails_is_survived(
 async def test_a_full_disk_is_survived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(tmp_path / "history.db") as store:
+    path = tmp_path / "history.db"
+    async with opened(path) as store:
         await store.append("a", readout(0))
+    connect = sqlite3.connect
 
-        def limit(pages: int) -> None:
-            assert store._database is not None
-            store._database.execute(f"PRAGMA max_page_count = {pages}")
+    def connect_to_full_disk(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        database = connect(*arguments, **options)
+        database.execute("PRAGMA max_page_count = 1")  # at once no page more than there are
+        return database
 
-        await store._run(limit, 1)  # at once no page more than there are
+    monkeypatch.setattr(sqlite3, "connect", connect_to_full_disk)
+    async with opened(path) as store:
+        monkeypatch.undo()  # there is room again for the next connection
         written = 1
         while "database or disk is full" not in caplog.text:
             await store.append("a", readout(written))

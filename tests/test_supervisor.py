@@ -20,9 +20,9 @@ from kamstrup_mqtt.meter import MeterSession
 from kamstrup_mqtt.outputs import mqtt
 from kamstrup_mqtt.outputs.broker import Session
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
-from kamstrup_mqtt.outputs.mqtt import MqttOutput
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
+from kamstrup_mqtt.store import History, Stored
 from kamstrup_mqtt.tasks import end_tasks, run_together
 
 from .conftest import free_port
@@ -97,15 +97,16 @@ async def test_an_error_in_the_reading_of_one_meter_costs_that_one(
 async def test_an_error_in_the_publishing_starts_that_again(
     mosquitto: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backlog = MqttOutput._drain
+    after = History.after
     failures = iter([True])
 
-    async def fails(self: MqttOutput, session: Any) -> None:
+    async def fails(self: History, sequence: int, most: int) -> list[Stored]:
+        """Nobody but the publishing asks for it."""
         if next(failures, False):
             raise ZeroDivisionError("nobody foresaw it")
-        await backlog(self, session)
+        return await after(self, sequence, most)
 
-    monkeypatch.setattr(MqttOutput, "_drain", fails)
+    monkeypatch.setattr(History, "after", fails)
     async with house(mosquitto, tmp_path) as (config, messages):
         found = await complaints(config, "the publishing failed")
         assert await next_of(messages, "heat/status", 60) == "online"

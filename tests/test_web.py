@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -458,6 +459,8 @@ async def test_heat_per_degree_day(
         log = await log_until(gateway, "brings no temperature on house/outside")
         await asyncio.sleep(0.5)
         log += await asyncio.to_thread(stop, gateway)
+    with contextlib.closing(sqlite3.connect(config.with_suffix(".history.db"))) as database:
+        assert database.execute("SELECT total FROM outdoor").fetchall() == [("6.5",)]
     history = History(config.with_suffix(".history.db"), 1e9)
     await history.open()
     begin = (NOW - timedelta(days=3)).replace(hour=0)
@@ -468,8 +471,6 @@ async def test_heat_per_degree_day(
     with Archive(config.with_suffix(".history.db")) as archive:
         days = archive.degree_days(begin, begin + timedelta(days=3), "day")
         assert days == [15, 0, None]
-        kept = archive._database.execute("SELECT total FROM outdoor ORDER BY hour").fetchall()
-        assert kept[-1] == ("6.5",)
         found: Any = efficiency(archive, "meter", begin, begin + timedelta(days=3), "day")
     assert found["points"][0]["degree_days"] == "15.0"
     assert found["points"][0]["heat_per_degree_day"] == "0.027"  # of 0.408 GJ
