@@ -297,7 +297,7 @@ async def test_metrics_are_what_prometheus_reads(tmp_path: Path, background: Bac
     assert health.json()["complaints"] == ["the broker is not connected"]
 
 
-async def test_slow_large_and_strange_requests(tmp_path: Path, background: Background) -> None:
+async def test_large_and_strange_requests(tmp_path: Path, background: Background) -> None:
     async with running(tmp_path, background) as url, httpx.AsyncClient() as client:
         port = int(url.rpartition(":")[2].strip("/"))
 
@@ -327,7 +327,6 @@ async def test_slow_large_and_strange_requests(tmp_path: Path, background: Backg
                 f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
             )
             assert answer.startswith(b"HTTP/1.1 404")
-        assert await send(b"GET / HTTP/1.1\r\nHost:") == b""  # gave up on it
         headers = (await client.get(url)).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"

@@ -2,22 +2,29 @@
 
 import asyncio
 import contextlib
+import socket
 import subprocess
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from kamstrup_mqtt.gateway.config import ConfigError, load_config
 from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
+from kamstrup_mqtt.store import Board, History
 from kamstrup_mqtt.web.access import Guard, Verdict, hash_password
+from kamstrup_mqtt.web.app import House, make_app
+from kamstrup_mqtt.web.connection import Connection
 from kamstrup_mqtt.web.peers import Networks, client_of, parse_address, parse_network
+from kamstrup_mqtt.web.settings import WebSettings
 
 from .conftest import free_port
 from .gateway import log_until, stop
 from .test_web import PASSWORD, Background, config_of, other_address, running
+from .virtual import virtual
 
 EVIL = "evil.example"
 PATHS = ("", "api/meters", "events", "metrics", "healthz", "static/app.js", "nothing")
@@ -340,28 +347,66 @@ HALF = b"GET /api/meters HTTP/1.1\r\nHost: loc"
 BODY = b"POST /api/meters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n"
 
 
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+def to(url: str) -> Connect:
+    """Connects to the page at `url`."""
+    return lambda: asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+
+
+@contextlib.asynccontextmanager
+async def page(folder: Path) -> AsyncIterator[Connect]:
+    """Connects to a page that listens nowhere, so that its deadlines pass in virtual time."""
+    path, loop = folder / "history.db", asyncio.get_running_loop()
+    house = House(
+        WebSettings(listen="127.0.0.1:8402"), path, History(path, 1e9), Board(),
+        complaints=list, connected=lambda: True, backlog=lambda: asyncio.sleep(0, 0),
+    )  # fmt: skip
+    config = uvicorn.Config(make_app(house), http=Connection, lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        ours, theirs = socket.socketpair()
+        await loop.connect_accepted_socket(lambda: Connection(config, state, {}), theirs)
+        return await asyncio.open_connection(sock=ours)
+
+    yield connect
+    for connection in list(state.connections):
+        connection.transport.abort()
+    await asyncio.gather(*state.tasks, return_exceptions=True)
+
+
 @contextlib.asynccontextmanager
 async def held(
-    url: str, first: bytes, then: bytes = b"", drip: bytes = b"", count: int = 110
-) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Connections that begin a request and do not end it; the tasks end when they are closed."""
+    connect: Connect, first: bytes, then: bytes = b"", drip: bytes = b"", count: int = 110
+) -> AsyncIterator[list[asyncio.Task[bytes]]]:
+    """Connections that begin a request and do not end it.
 
-    async def hold(started: asyncio.Event) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+    The tasks end when they are closed, with what came back meanwhile.
+    """
+
+    async def hold(started: asyncio.Event) -> bytes:
+        heard = b""
+        reader, writer = await connect()
         with contextlib.suppress(ConnectionError):
             writer.write(first)
             if then:
-                await reader.read(9999)
+                heard += await reader.read(9999)
                 writer.write(then)
             started.set()
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(0.5):
-                        if not await reader.read(9999):
+                        data = await reader.read(9999)
+                        if not data:
                             break
+                        heard += data
                 writer.write(drip)
         started.set()
         writer.close()
+        return heard
 
     tasks = []
     for _ in range(count):
@@ -390,7 +435,7 @@ async def test_slow_requests_do_not_shut_the_page(tmp_path: Path, background: Ba
     """Of every kind some, and all of them no more than may wait, so that none makes room."""
     async with running(tmp_path, background) as url, contextlib.AsyncExitStack() as stack:
         slow = {
-            name: await stack.enter_async_context(held(url, *says, count=16))
+            name: await stack.enter_async_context(held(to(url), *says, count=16))
             for name, says in SLOW.items()
         }
         assert (await head_of(url, "api/meters"))[0] == 200
@@ -398,49 +443,46 @@ async def test_slow_requests_do_not_shut_the_page(tmp_path: Path, background: Ba
             done, pending = await asyncio.wait(tasks, timeout=60)
             assert not pending, f"{len(pending)} of {name} are still there"
             assert not any(task.exception() for task in done)
+        assert {task.result() for task in slow["half"]} == {b""}  # it is given up
         assert (await head_of(url, "api/meters"))[0] == 200
 
 
 async def test_a_flood_of_connections_does_not_shut_the_page(
     tmp_path: Path, background: Background
 ) -> None:
-    async with running(tmp_path, background) as url, held(url, HALF, count=400) as flood:
+    async with running(tmp_path, background) as url, held(to(url), HALF, count=400) as flood:
         assert (await head_of(url, "api/meters"))[0] == 200
         assert sum(task.done() for task in flood) > 200
         assert not flood[-1].done()
 
 
-async def test_who_listens_stays(tmp_path: Path, background: Background) -> None:
+@virtual
+async def test_who_listens_stays(tmp_path: Path) -> None:
     """An event stream outlives the deadline, beside idle connections that do not."""
-    async with (
-        running(tmp_path, background) as url,
-        httpx.AsyncClient(timeout=60) as client,
-        client.stream("GET", f"{url}events") as answer,
-        held(url, GET, count=5) as idle,
-    ):
-        lines = answer.aiter_lines()
-        began = time.monotonic()
-        while time.monotonic() < began + 22:
-            assert isinstance(await anext(lines), str)
+    async with page(tmp_path) as connect, held(connect, GET, count=5) as idle:
+        reader, writer = await connect()
+        writer.write(GET.replace(b"/api/meters", b"/events"))
         async with asyncio.timeout(60):
             await asyncio.gather(*idle)
-        assert isinstance(await anext(lines), str)
+        for _ in range(3):
+            await reader.readuntil(b": still here\n\n")
+        assert not reader.at_eof()
+        writer.close()
 
 
-async def test_who_takes_no_answer_is_let_go(tmp_path: Path, background: Background) -> None:
+@virtual
+async def test_who_takes_no_answer_is_let_go(tmp_path: Path) -> None:
     """One that asks and asks, and reads nothing of what comes back."""
-    async with running(tmp_path, background, days=2) as url:
-        _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port, limit=1)
-        request = GET.replace(b"/api/meters", b"/static/uPlot-1.6.32.iife.min.js")
+    async with page(tmp_path) as connect:
+        _, writer = await connect()
+        request = GET.replace(b"/api/meters", b"/api/openapi.json")
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(90):
-                while True:
+                while not writer.transport.is_closing():
                     writer.write(request)
                     await asyncio.sleep(0.01)
-                    if writer.transport.is_closing():
-                        break
         assert writer.transport.is_closing()
-        assert (await head_of(url, "api/meters"))[0] == 200
+        writer.close()
 
 
 async def test_no_more_listen_than_there_are_places(tmp_path: Path, background: Background) -> None:

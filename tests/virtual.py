@@ -8,7 +8,8 @@ real: the session, its timeouts, the simulated meter, and each byte at its own m
         session = MeterSession(VirtualLink(SimulatedMeter()), clock=VirtualClock())
         assert await session.read("energy")
 
-It is not for sockets, files that are waited for, and processes: their time is the real one.
+It is not for ports, files that are waited for, and processes: their time is the real one. What is
+sent through a pair of sockets is there at once, so that both ends may be on the loop.
 """
 
 import asyncio
