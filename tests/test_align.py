@@ -160,15 +160,19 @@ async def test_the_live_view_fills_a_terminal() -> None:
         )  # fmt: skip
         os.close(theirs)
         screen = b""
+        while b"in a row: 3 of" not in screen:
+            screen += await asyncio.to_thread(os.read, ours, 4096)
+        process.send_signal(2)
         with suppress(OSError):  # how a pseudo terminal ends
             while data := await asyncio.to_thread(os.read, ours, 4096):
                 screen += data
         os.close(ours)
-        assert await process.wait() == 0
+        assert await process.wait() == 4
     text = screen.decode()
     assert "100 % good" in text
     assert "█" in text
     assert "best so far: 100 %" in text
+    assert "never 20 good answers in a row; at best 100 % were good" in text
 
 
 def test_a_port_that_is_not_there_is_status_5() -> None:

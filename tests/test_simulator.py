@@ -1,8 +1,9 @@
 """The simulated meter: believable numbers, and faults that are what their names say."""
 
 import asyncio
+import contextlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from kamstrup_mqtt.kmp import (
     FrameReader,
     GetRegisterAnswer,
     GetRegisterRequest,
+    GetSerialNoAnswer,
     GetSerialNoRequest,
     Request,
     Unreadable,
@@ -23,7 +25,7 @@ from kamstrup_mqtt.kmp import (
     encode,
 )
 from kamstrup_mqtt.meter.probe import Probe, Seen
-from kamstrup_mqtt.simulator import MODELS, Fault, SimulatedMeter
+from kamstrup_mqtt.simulator import MODELS, Fault, Reaction, SimulatedMeter, serve_control
 from kamstrup_mqtt.simulator.house import KWH_PER_L_K, House
 
 Background = Callable[..., subprocess.Popen[str]]
@@ -134,28 +136,50 @@ async def test_the_control_connection_wakes_and_moves(background: Background) ->
     assert process.stdout is not None
     url = (await asyncio.to_thread(process.stdout.readline)).strip()
     told = (await asyncio.to_thread(process.stdout.readline)).strip()
-    host, _, port = told.removeprefix("control: ").partition(":")
+    async with Probe(url) as probe:
+        assert await probe.ask() is Seen.NOTHING
+        async with controlled(told.removeprefix("control: ")) as control:
+            assert await control("key") == "ok"
+        assert await probe.ask() is Seen.GOOD
+
+
+async def test_each_line_of_the_control_connection_does_something_to_the_meter() -> None:
+    meter = SimulatedMeter(faults={Fault.ASLEEP: 1.0})
+    request, now = frame(GetSerialNoRequest()), 1000.0
+    good = encode(GetSerialNoAnswer(meter.serial))
+
+    def heard() -> Reaction:
+        return meter.react(request, now)
+
+    async with serve_control(meter) as address, controlled(address) as control:
+        assert heard() == Reaction()
+        assert await control("key") == "ok"
+        assert heard() == Reaction(good)
+        assert await control("head 1") == "ok"
+        assert heard() == Reaction()
+        assert await control("head 0") == "ok"
+        assert await control("fault echo_only=1") == "ok"
+        assert heard() == Reaction(echo=True)
+        assert await control("fault echo-only=0") == "ok"
+        assert await control("drift 0.001") == "ok"
+        assert heard() == Reaction(good)
+        now += 0.01
+        assert heard() == Reaction()
+        for wrong in ("head far", "fault bad-crc=2", "dance", ""):
+            assert "press a key" in await control(wrong)
+
+
+@contextlib.asynccontextmanager
+async def controlled(address: str) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+    """What says a line on a control connection, and gives the answer."""
+    host, _, port = address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
 
     async def control(line: str) -> str:
         writer.write(f"{line}\n".encode())
         return (await reader.readline()).decode().strip()
 
-    async with Probe(url) as probe:
-        assert await probe.ask() is Seen.NOTHING
-        assert await control("key") == "ok"
-        assert await probe.ask() is Seen.GOOD
-        assert await control("head 1") == "ok"
-        assert await probe.ask() is Seen.NOTHING
-        assert await control("head 0") == "ok"
-        assert await control("fault echo_only=1") == "ok"
-        assert await probe.ask() is Seen.ECHO
-        assert await control("fault echo-only=0") == "ok"
-        assert await control("drift 0.001") == "ok"
-        await probe.ask()
-        assert await probe.ask() is Seen.NOTHING
-    for wrong in ("head far", "fault bad-crc=2", "dance", ""):
-        assert "press a key" in await control(wrong)
+    yield control
     writer.close()
 
 

@@ -27,6 +27,7 @@ from kamstrup_mqtt.tasks import end_tasks, run_together
 
 from .conftest import free_port
 from .gateway import Broker, Message, next_of, watching
+from .virtual import virtual
 
 
 @contextlib.asynccontextmanager
@@ -232,6 +233,7 @@ async def test_a_publishing_that_stalls_is_connected_anew(
     assert "the publishing stalled. Trying again" in caplog.text
 
 
+@virtual
 async def test_a_part_that_waited_for_something_cancelled_is_started_again() -> None:
     """Nobody asked the part itself to end: that must not be taken for a clean end of all."""
     starts = 0
