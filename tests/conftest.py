@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,6 +20,12 @@ from hypothesis import settings
 # a test that fails once in a while for that reason tells nothing.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+# Each readout that is kept is synced to the disk, which takes milliseconds, and in memory none. So
+# the folders of the tests are in memory where there is room, unless somebody wants them elsewhere.
+_MEMORY = Path("/dev/shm")
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 1 << 30:
+    os.environ.setdefault("TMPDIR", str(_MEMORY))
+    tempfile.tempdir = None  # it is looked up anew
 # A shell that starts us in the background has us, and all that we start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
