@@ -180,7 +180,7 @@ async def test_a_full_disk_is_survived(
     connect = sqlite3.connect
 
     def connect_to_full_disk(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        database = connect(*arguments, **options)
+        database: sqlite3.Connection = connect(*arguments, **options)
         database.execute("PRAGMA max_page_count = 1")  # at once no page more than there are
         return database
 
