@@ -1,6 +1,7 @@
 """What tests share: real brokers, real ser2net, and the command line as a user starts it."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -58,10 +59,18 @@ def clock(tmp_path: Path) -> Clock:
     return Clock(tmp_path)
 
 
+# Below those that the system gives to connections, from 32768 on, and others for each worker:
+# between the choice of a port and its use nobody else may take it.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(range(10_000 + _WORKER % 11 * 2000, 12_000 + _WORKER % 11 * 2000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
