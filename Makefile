@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 	$(BIN)/kamstrup-mqtt demo $(ARGS)
 
 test: servers check
-	$(BIN)/pytest -q -n 4 --cov=kamstrup_mqtt.kmp --cov-branch --cov-fail-under=100 $(ARGS)
+	$(BIN)/pytest -q -n 6 --cov=kamstrup_mqtt.kmp --cov-branch --cov-fail-under=100 $(ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
