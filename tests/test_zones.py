@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -85,10 +86,37 @@ def in_period(readouts: list[Readout], begin: datetime, end: datetime) -> list[D
     return [value(one, TEMP) for one in readouts if first <= taken_of(one.time) < last]
 
 
-def known_until(mark: datetime, before: datetime) -> datetime:
-    """Where a day ends when readouts before `before` are gone: with the whole hour it ends in."""
+def kept(path: Path) -> list[tuple[int, str]]:
+    """How many hours and parts are kept, by what SQLite takes their numbers for."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return database.execute(
+            "SELECT count(*), typeof(hour) FROM hour WHERE register = ? GROUP BY 2", (TEMP,)
+        ).fetchall()
+
+
+def check_days(path: Path, readouts: list[Readout], begin: datetime, days: int) -> None:
+    """All that is told of whole days is what every one of `readouts` tells."""
+    end = begin + days * DAY
+    with Archive(path) as archive:
+        for by in BYS[1:]:
+            _, found = archive.used("meter", ENERGY, begin, end, by)
+            assert found == consumption(points(readouts), boundaries(begin, end, by), by)
+            assert found.gaps == []
+        _, means = archive.series("meter", TEMP, begin, end, "day")
+    for sample, ends in zip(means, pairwise(boundaries(begin, end, "day")), strict=True):
+        values = in_period(readouts, *ends)
+        assert (sample.low, sample.high) == (min(values), max(values))
+        assert abs(sample.value - sum(values, Decimal(0)) / len(values)) <= Decimal("0.0005")
+
+
+def known_until(mark: datetime, before: datetime, read_in: ZoneInfo) -> datetime:
+    """Where a day ends when readouts before `before` are gone: with the hour or part it ends in."""
     hour = mark.astimezone(UTC).replace(minute=0)
-    return mark if hour == mark or hour >= before else hour + HOUR
+    if hour == mark or hour >= before:
+        return mark
+    midnight = (hour + HOUR).astimezone(read_in).replace(hour=0, minute=0)
+    return midnight if mark <= midnight < hour + HOUR else hour + HOUR
 
 
 @pytest.mark.parametrize("by", BYS)
@@ -157,11 +185,110 @@ async def test_the_day_that_ended_a_moment_ago_is_complete(tmp_path: Path) -> No
     "pruned", [timedelta(days=4, minutes=15), 4 * DAY, timedelta(days=10, hours=7)]
 )
 @pytest.mark.parametrize(("zone", "day"), PLACES + WHOLE)
-async def test_without_readouts_a_midnight_is_less_than_an_hour_off(
+async def test_days_stay_right_when_readouts_are_removed(
     tmp_path: Path, zone: str, day: tuple[int, int, int], pruned: timedelta
 ) -> None:
     path, begin = tmp_path / "history.db", place(zone, day)
     readouts = house(begin, range(-600, 10 * 1440 + 500, 10))
+    await written(path, readouts)
+    prune(path, (begin.astimezone(UTC) + pruned).astimezone(begin.tzinfo))
+    check_days(path, readouts, begin, 10)
+
+
+@pytest.mark.parametrize("minute", [5, 20, 40, 55])
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe"])
+async def test_a_reading_an_hour_stays_right_too(tmp_path: Path, zone: str, minute: int) -> None:
+    path, begin = tmp_path / "history.db", place(zone, (2026, 3, 30))
+    full = begin.astimezone(UTC).replace(minute=0).astimezone(begin.tzinfo)
+    readouts = house(full - 5 * HOUR, range(minute, 20 * 1440, 60))
+    await written(path, readouts)
+    prune(path, begin + 15 * DAY)
+    check_days(path, readouts, begin, 15)
+
+
+@pytest.mark.parametrize("days", [3, 4, 6])
+async def test_a_gap_soon_after_midnight_begins_with_the_last_reading(
+    tmp_path: Path, days: int
+) -> None:
+    path, begin = tmp_path / "history.db", place("Asia/Kolkata", (2026, 1, 27))
+    readouts = house(begin, [*range(-600, 3 * 1440 + 15, 10), *range(5 * 1440, 8 * 1440, 10)])
+    await written(path, readouts)
+    prune(path, begin + 7 * DAY)
+    end = begin + days * DAY
+    with Archive(path) as archive:
+        _, found = archive.used("meter", ENERGY, begin, end, "day")
+    assert found == consumption(points(readouts), boundaries(begin, end, "day"), "day")
+    assert [period.complete for period in found.periods[:3]] == [True] * 3
+    assert bool(found.gaps) == (days > 3)
+
+
+async def test_only_an_hour_with_midnight_within_is_kept_in_two(tmp_path: Path) -> None:
+    for zone, parts in (("Asia/Kolkata", 10), ("Europe/Amsterdam", 0), ("UTC", 0)):
+        path, begin = tmp_path / f"{parts}-{len(zone)}.db", place(zone, (2026, 1, 27))
+        await written(path, house(begin - HOUR, range(5, 10 * 1440, 10)))
+        hours = 240 if parts else 239  # the last one has not ended
+        assert kept(path) == [(hours, "integer"), (parts, "real")][: 2 if parts else 1]
+
+
+async def test_late_readouts_and_a_rebuild_keep_days_right(tmp_path: Path) -> None:
+    path, begin = tmp_path / "history.db", place("Asia/Kathmandu", (2026, 1, 27))
+    readouts = house(begin, range(-600, 6 * 1440, 10))
+    history = History(path, 1e9)
+    await history.open()
+    for one in readouts[::2]:
+        await history.append("meter", one)
+    await history.take_in(("meter", one) for one in readouts[1::2])
+    await history.rebuild()
+    await history.close()
+    prune(path, begin + 5 * DAY)
+    check_days(path, readouts, begin, 5)
+
+
+async def test_hours_of_an_older_version_are_divided_by_a_rebuild(tmp_path: Path) -> None:
+    path, begin = tmp_path / "history.db", place("Asia/Kolkata", (2026, 1, 27))
+    readouts = house(begin, range(-600, 6 * 1440, 10))
+    await written(path, [replace(one, time=one.time.astimezone(UTC)) for one in readouts])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE readout SET utc_offset = 19800")
+    ((count, kind),) = kept(path)
+    assert kind == "integer"
+    check_days(path, readouts, begin, 5)  # by the readouts
+    history = History(path, 1e9)
+    await history.open()
+    await history.rebuild()
+    await history.close()
+    assert kept(path) == [(count, "integer"), (6, "real")]
+    prune(path, begin + 5 * DAY)
+    check_days(path, readouts, begin, 5)
+
+
+async def test_what_a_wrong_clock_dated_leaves_no_part_of_an_hour(tmp_path: Path) -> None:
+    path, begin = tmp_path / "history.db", place("Asia/Kolkata", (2026, 1, 27))
+    readouts = house(begin, range(-600, 1440, 10))
+    ahead = house(begin, [*range(4 * 1440 - 20, 4 * 1440 + 20, 10), 4 * 1440 + 90])
+    after = house(begin, range(1440 + 60, 3 * 1440, 10))
+    history = History(path, 1e9)
+    await history.open()
+    for one in (*readouts, *ahead, *after):
+        await history.append("meter", one)
+    await history.close()
+    check_days(path, readouts + after, begin, 2)
+    with Archive(path) as archive:
+        _, means = archive.series("meter", TEMP, begin, begin + 9 * DAY, "day")
+    assert [sample.time for sample in means] == [begin, begin + DAY, begin + 2 * DAY]
+
+
+@pytest.mark.parametrize("read_in", ["UTC", "Asia/Kathmandu"])
+@pytest.mark.parametrize(
+    "pruned", [timedelta(days=4, minutes=15), 4 * DAY, timedelta(days=10, hours=7)]
+)
+@pytest.mark.parametrize(("zone", "day"), PLACES + WHOLE)
+async def test_without_readouts_another_zones_midnight_is_less_than_an_hour_off(
+    tmp_path: Path, zone: str, day: tuple[int, int, int], pruned: timedelta, read_in: str
+) -> None:
+    path, begin = tmp_path / "history.db", place(zone, day)
+    reader = ZoneInfo(read_in)
+    readouts = house(begin.astimezone(reader), range(-600, 10 * 1440 + 500, 10))
     await written(path, readouts)
     before = (begin.astimezone(UTC) + pruned).astimezone(begin.tzinfo)
     prune(path, before)
@@ -187,7 +314,7 @@ async def test_without_readouts_a_midnight_is_less_than_an_hour_off(
         if period.begin > before or (zone, day) in WHOLE:
             assert period == right
     for sample, ends in zip(means, pairwise(marks), strict=True):
-        values = in_period(readouts, *(known_until(mark, before) for mark in ends))
+        values = in_period(readouts, *(known_until(mark, before, reader) for mark in ends))
         assert abs(sample.value - sum(values, Decimal(0)) / len(values)) <= Decimal("0.0005")
 
 

@@ -279,7 +279,7 @@ class Archive:
         self, meter: int, register: int, begin: datetime, end: datetime
     ) -> Iterator[tuple[int, str, Decimal]]:
         """Each reading of a register: time, unit and value."""
-        for sequence, columns, taken, digits in raw_rows(
+        for sequence, columns, taken, _, digits in raw_rows(
             self._database, meter, taken_of(begin), taken_of(end)
         ):
             try:

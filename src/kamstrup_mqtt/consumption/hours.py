@@ -1,22 +1,24 @@
 """The hours of a register, rolled up or not yet, and the readings that tell what it counted.
 
-Hours are those of the clock of the world. Where a zone is half an hour beside it, a day begins
-within such an hour: what that hour was before and after is told by its readouts. When they are
-removed, only its first and last reading are left: then a midnight may be less than an hour off,
-and still all that was counted is in one day or the other.
+Hours are those of the clock of the world. Where a period begins within one, readouts tell what it
+was before and after, in whatever zone. When they are removed, only its first and last reading are
+left, and those of its parts where midnight was within it in the zone it was read in (see
+`rollup`). Any other beginning may then be less than an hour off, and still all that was counted is
+in one period or the other.
 """
 
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from datetime import datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from kamstrup_mqtt.consumption.periods import By, Point
 from kamstrup_mqtt.store.codec import RowError, checked, number, taken_of, text_in
-from kamstrup_mqtt.store.rollup import GRACE_US, begin_of, hour_of, rolled_of, summed
+from kamstrup_mqtt.store.rollup import GRACE_US, begin_of, hour_of, place_of, rolled_of, summed
 from kamstrup_mqtt.store.rows import tell
 
 _HOURS = (
@@ -25,9 +27,9 @@ _HOURS = (
 
 
 class HourRow(NamedTuple):
-    """What a register did in an hour; see `rollup.Hour`."""
+    """What a register did in an hour or a part of it; see `rollup`."""
 
-    hour: int
+    hour: float
     unit: str
     first: Decimal
     first_taken: int
@@ -48,13 +50,15 @@ class Hours:
     def divided(self, meter: int, register: int, edges: Sequence[int]) -> Iterator[HourRow]:
         """Hours of one id that `edges` touch, in two where an edge is within.
 
-        An hour whose readouts are not all there any more stays one.
+        An hour whose readouts are not all there any more stays as it is kept.
         """
         inside = {hour_of(edge): edge for edge in edges}
-        for row in self._between(meter, register, hour_of(edges[0]), hour_of(edges[-1] - 1)):
-            parts = self._parts(meter, register, inside.get(row.hour, begin_of(row.hour)))
-            whole = sum(part.readings for part in parts) == row.readings
-            yield from parts if whole else [row]
+        rows = self._between(meter, register, hour_of(edges[0]), hour_of(edges[-1] - 1))
+        for hour, its in groupby(rows, lambda row: math.floor(row.hour)):
+            kept = list(its)
+            parts = self._parts(meter, register, inside.get(hour, begin_of(hour)))
+            whole = sum(part.readings for part in parts) == sum(row.readings for row in kept)
+            yield from parts if whole else kept
 
     def _parts(self, meter: int, register: int, edge: int) -> list[HourRow]:
         """The hour of `edge` before and after it, from readouts; nothing where it begins there."""
@@ -69,10 +73,14 @@ class Hours:
 
     def _between(self, meter: int, register: int, first: int, last: int) -> Iterator[HourRow]:
         """Hours of one id, rolled up or not, from `first` to `last`."""
-        yield from self._rolled("hour BETWEEN ? AND ?", meter, register, first, last)
+        yield from self._rolled(
+            "hour >= ? AND hour < ? ORDER BY hour", meter, register, first, last + 1
+        )
         yield from (one for one in self._tail(meter, register, last) if one.hour >= first)
 
-    def _rolled(self, where: str, meter: int, register: int, *arguments: int) -> Iterator[HourRow]:
+    def _rolled(
+        self, where: str, meter: int, register: int, *arguments: float
+    ) -> Iterator[HourRow]:
         """Hours from the table, without those that cannot be read."""
         rows = self._database.execute(
             f"{_HOURS} WHERE meter = ? AND register = ? AND {where}", (meter, register, *arguments)
@@ -104,7 +112,7 @@ class Hours:
             if by == "hour":
                 hours += self._between(meter, register, first, last)
             for edge in edges if by != "hour" else (edges[0], edges[-1]):
-                at, after = hour_of(edge), hour_of(edge - 1) + 1  # the same on the full hour
+                at, after = hour_of(edge), place_of(edge - GRACE_US)  # the same on the full hour
                 for where, which in {
                     ("hour < ? ORDER BY hour DESC", at),
                     ("hour >= ? ORDER BY hour", at),

@@ -2,6 +2,11 @@
 
 An hour is rolled up from its readouts when a later one begins, so that little is written, and can
 be done again at any time. A reading on the full hour closes the hour that ends there.
+
+Hours are those of the clock of the world, which everybody can share. In zones that are half an
+hour beside it, such as India's, local midnight is within one: that hour is kept in two parts, so
+that days stay right when the readouts are removed. An hour is known by where it begins, in hours
+since 1970, and its part behind midnight likewise: 494018 and 494018.5.
 """
 
 import sqlite3
@@ -14,12 +19,14 @@ from kamstrup_mqtt.store.rows import raw_rows, tell
 
 HOUR_US = 3_600_000_000
 GRACE_US = 10_000_000  # a reading so soon after the full hour is one of the hour that ended
+_SECOND_US = 1_000_000
+_DAY_US = 24 * HOUR_US
 _AT_ONCE = 48  # hours that are rolled up at a time, so that no readout has to wait long
 
 
 @dataclass(slots=True)
 class Hour:
-    """What a register did in one hour: exact numbers, in the unit of the telegram."""
+    """What a register did in one hour or part: exact numbers, in the unit of the telegram."""
 
     unit: str
     first: Decimal
@@ -44,6 +51,11 @@ def hour_of(taken: int) -> int:
     return (taken - GRACE_US) // HOUR_US
 
 
+def place_of(moment: int) -> float:
+    """Where the hour or part is kept that begins at `moment`, microseconds since 1970."""
+    return moment / HOUR_US
+
+
 def begin_of(hour: int) -> int:
     """The first microsecond whose readings are of `hour`."""
     return hour * HOUR_US + GRACE_US
@@ -51,8 +63,8 @@ def begin_of(hour: int) -> int:
 
 def summed(
     database: sqlite3.Connection, meter: int, begin: int, end: int, only: int | None = None
-) -> dict[tuple[int, int], Hour]:
-    """What registers did, by hour and register, from `begin` to before `end`.
+) -> dict[tuple[float, int], Hour]:
+    """What registers did, by hour or part and register, from `begin` to before `end`.
 
     Without what cannot be read, and without readouts whose time is wrong.
 
@@ -64,15 +76,16 @@ def summed(
         only: the register that is wanted, or None for all.
 
     """
-    hours: dict[tuple[int, int], Hour] = {}
-    for sequence, columns, taken, digits in raw_rows(database, meter, begin, end):
+    hours: dict[tuple[float, int], Hour] = {}
+    for sequence, columns, taken, utc_offset, digits in raw_rows(database, meter, begin, end):
         try:
             found = numbers(columns, digits, only)
         except RowError as error:
             tell(database, f"readout {sequence}", error)
             continue
+        place = _place(taken, utc_offset)
         for register, unit, value in found:
-            key = (hour_of(taken), register)
+            key = (place, register)
             hour = hours.get(key)
             if hour is not None and hour.unit == unit:
                 hour.add(value, taken)
@@ -140,7 +153,7 @@ def forget(database: sqlite3.Connection, meter: int, taken: int) -> None:
         (GRACE_US, HOUR_US, meter, begin_of(first)),
     ).fetchall()
     database.executemany(
-        "DELETE FROM hour WHERE meter = ? AND register = ? AND hour = ?",
+        "DELETE FROM hour WHERE meter = ?1 AND register = ?2 AND hour >= ?3 AND hour < ?3 + 1",
         [(meter, one, hour) for one in registers_of(database, meter) for (hour,) in hours],
     )
     rolled = rolled_of(database, meter)
@@ -165,10 +178,17 @@ def _roll_up(database: sqlite3.Connection, meter: int, hour: int) -> None:
     database.executemany(
         "INSERT OR REPLACE INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (meter, register, number, *map(_plain, astuple(done)))
-            for (number, register), done in found.items()
+            (meter, register, place, *map(_plain, astuple(done)))
+            for (place, register), done in found.items()
         ],
     )
+
+
+def _place(taken: int, utc_offset: int) -> float:
+    """Where a reading is kept: by its hour, or by local midnight if that came later."""
+    at = taken - GRACE_US
+    midnight = at - (at + utc_offset * _SECOND_US) % _DAY_US
+    return max(hour_of(taken), place_of(midnight))
 
 
 def _plain(value: object) -> object:

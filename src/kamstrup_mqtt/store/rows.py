@@ -98,21 +98,22 @@ def latest(database: sqlite3.Connection, meter: str) -> Readout | None:
 
 def raw_rows(
     database: sqlite3.Connection, meter: int, begin: int, end: int
-) -> Iterator[tuple[int, str, int, str]]:
-    """Number, columns, time and digits of readouts, oldest first, from `begin` to before `end`.
+) -> Iterator[tuple[int, str, int, int, str]]:
+    """Readouts as they are kept, oldest first, from `begin` to before `end`.
 
-    Without those whose time is wrong. Columns and digits may hold anything.
+    Number, columns, time, seconds of their zone, and digits; without those whose time is wrong.
+    Columns and digits may hold anything.
     """
     rows = database.execute(
-        "SELECT sequence, columns, taken, digits FROM readout "
+        "SELECT sequence, columns, taken, utc_offset, digits FROM readout "
         "LEFT JOIN layout ON layout.id = readout.layout "
         "WHERE meter = ? AND misdated = 0 AND taken >= ? AND taken < ? ORDER BY taken",
         (meter, begin, end),
     )
-    for sequence, columns, taken, digits in rows:
+    for sequence, columns, taken, utc_offset, digits in rows:
         try:
             checked(taken)
         except RowError as error:
             tell(database, f"readout {sequence}", error)
             continue
-        yield sequence, columns, taken, digits
+        yield sequence, columns, taken, utc_offset if isinstance(utc_offset, int) else 0, digits
