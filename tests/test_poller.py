@@ -394,6 +394,15 @@ async def test_a_meter_that_is_replaced_without_a_pause_is_noticed_by_its_totals
 
 
 @virtual
+async def test_each_readout_is_told_once(tmp_path: Path) -> None:
+    async with running(tmp_path, SimulatedMeter(), "energy", interval_s=60) as work:
+        count = len(await work.readouts(5))
+        await asyncio.sleep(1)
+        (entry,) = work.statuses.behind(0)
+        assert entry.sequence == count
+
+
+@virtual
 async def test_a_silent_meter_is_not_hammered(tmp_path: Path) -> None:
     simulated = SimulatedMeter(faults={Fault.SILENT: 1.0})
     async with running(tmp_path, simulated, "energy", interval_s=1) as work:

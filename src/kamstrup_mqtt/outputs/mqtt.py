@@ -138,9 +138,7 @@ class MqttOutput:
         """Publish until cancelled; reconnects for ever, and says `offline` at the end."""
         loop = asyncio.get_running_loop()
         retry_s = _FIRST_RETRY_S
-        for meter in self._publications:
-            if (last := await self._history.latest(meter)) is not None:
-                self._announcer.resume(meter, last)
+        await self._announcer.resume(self._history)
         while True:
             self._got_on_at = {"run": time.monotonic()}
             began, reason = loop.time(), ""

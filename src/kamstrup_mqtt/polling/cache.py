@@ -3,7 +3,6 @@
 How long a value holds is a column of `registers.csv`. Nothing here looks at a clock.
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 
@@ -40,8 +39,8 @@ class Cache:
         """`readout` together with what still holds of earlier ones."""
         held = {r: self._known[r][0] for r in self._registers if self._holds(r, now)}
         self._known |= {r: (reading, now) for r, reading in readout.readings.items()}
-        readings: Mapping[int, Reading] = held | dict(readout.readings)
-        readings = {r: readings[r] for r in self._registers if r in readings}
+        found = held | dict(readout.readings)
+        readings = {r: found[r] for r in self._registers if r in found}
         return Readout(readout.meter, readout.time, readings, readout.missing)
 
     def _holds(self, register: int, now: Now) -> bool:

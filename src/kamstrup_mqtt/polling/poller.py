@@ -154,6 +154,7 @@ class Poller:
 
     async def _do(self, job: Job) -> None:
         """Do `job`, and tell the schedule and the monitor what became of it."""
+        readout = None
         try:
             readout = await self._ask(job)
         except KamstrupError as fault:
@@ -172,8 +173,10 @@ class Poller:
             now = self._clock()
             self._schedule.done(job, now)
             if readout is not None:
-                await self._note(job, readout, now)
-        self._report()
+                self._note(job, readout, now)
+        self._report()  # before the readout: whoever sees a value is to see its state
+        if readout is not None and readout.readings:
+            await self._history.append(self._settings.name, readout)
         await self._remember()
 
     async def _ask(self, job: Job) -> Readout | None:
@@ -188,11 +191,12 @@ class Poller:
             case Kind.ALIGN | Kind.BACKFILL:
                 if not await self._steps[job.kind](self._session):
                     self._schedule.stop(job.kind)
+                    del self._steps[job.kind]
         return None
 
-    async def _note(self, job: Job, readout: Readout, now: Now) -> None:
-        """Write what was read, after its state, so that whoever sees a value sees that too."""
-        name, monitor = self._settings.name, self._monitor
+    def _note(self, job: Job, readout: Readout, now: Now) -> None:
+        """Tell the monitor, and say in the log what is new."""
+        monitor = self._monitor
         is_known = monitor.has_heard and readout.meter.serial == monitor.meter.serial
         if monitor.failures or not is_known:
             self._log.answers(readout)
@@ -201,14 +205,12 @@ class Poller:
         monitor.took(readout, is_full=job.is_full)
         if monitor.missing and monitor.missing != missing:
             self._log.missing(readout)
-        self._report()
-        if readout.readings:
-            await self._history.append(name, readout)
 
     async def _remember(self) -> None:
-        if self._schedule.memory != self._memory:
-            self._memory = self._schedule.memory
-            await self._history.set_setting(self._settings.name, _MEMORY, self._memory.to_json())
+        memory = self._schedule.memory
+        if memory != self._memory:
+            self._memory = memory
+            await self._history.set_setting(self._settings.name, _MEMORY, memory.to_json())
 
     def _report(self) -> None:
         """Put up how the meter is doing, as soon as that is known."""

@@ -143,9 +143,10 @@ class Schedule:
             self._deferred = {}
         if job.is_full:
             self._polled_at = min(self._due, now.monotonic)
-            self._plan_anew(now)
         if job.kind is Kind.POLL:
             self._plan(now, polled=True)
+        elif job.is_full:
+            self._plan_anew(now)
 
     def failed(self, job: Job, fault: Fault, now: Now) -> None:
         """`job` brought nothing; a poll is tried again, sooner than the next one is due."""
@@ -203,35 +204,38 @@ class Schedule:
 
     def next_poll_s(self, now: Now) -> float:
         """Seconds until the next poll, or the next try of one."""
-        due = self._due if self._retry_at is None else self._retry_at
-        return max(0.0, max(due, self.free_at(now)) - now.monotonic)
+        return max(0.0, max(self._poll_at, self.free_at(now)) - now.monotonic)
 
     def free_at(self, now: Now) -> float:
         """From when on the budget lets the meter be asked, on the monotonic clock."""
         return self._budget.free_at(now.monotonic)
 
+    @property
+    def _poll_at(self) -> float:
+        """When the next poll, or the next try of one, is due, on the monotonic clock."""
+        return self._due if self._retry_at is None else self._retry_at
+
     def _decide(self, clock: float) -> Job | Wake:
         free = self._budget.free_at(clock)
-        due = self._due if self._retry_at is None else self._retry_at
+        poll = max(self._poll_at, free)
         # A meter that does not answer is not hammered by whoever asks.
         brake = self._asked_at + retry_delay(self._failures, _SPARING_S) if self._failures else free
         wishes = max(free, brake) if self._wants_all or self._wanted else math.inf
-        ping = self._ping_at(due)
-        if max(due, free) <= clock:
+        ping = max(self._ping_at(), self._budget.free_at(clock, self._polls_a_day))
+        step = self._steps_at if self._steps else math.inf
+        if poll <= clock:
             return Job(Kind.POLL)
         if wishes <= clock:
             return Job(Kind.REQUEST, () if self._wants_all else tuple(self._wanted))
-        ping = max(ping, self._budget.free_at(clock, self._polls_a_day))
         if ping <= clock:
             return Job(Kind.PING)
-        step = max(clock, self._steps_at) if self._steps else math.inf
         if step <= clock:
             return Job(next(iter(self._steps)))
-        at = min(max(due, free), wishes, ping, step)
+        at = min(poll, wishes, ping, step)
         return Wake(max(at, math.nextafter(clock, math.inf)))
 
     def _take_wishes(self, job: Job) -> None:
-        """Note what `job` answers; whoever asked is told of its fault, should it fail."""
+        """Note what `job` answers."""
         if job.is_full:
             self._wants_all = False
         for register in self._settings.registers if job.is_full else job.registers:
@@ -318,12 +322,12 @@ class Schedule:
             return cron(self._settings.poll_at, self._zone)(moment)
         return every(self.interval_s, self._zone)(moment)
 
-    def _ping_at(self, due: float) -> float:
+    def _ping_at(self) -> float:
         """When the meter is to be kept awake; infinity when it is not, or is asked soon enough."""
         if not self.keeps_awake or self._failures or self._polled_at == -math.inf:
             return math.inf
         at = max(self._asked_at, self._polled_at) + SLEEPY_S - _BEFORE_POLL_S
-        return at if due - at > _BEFORE_POLL_S else math.inf
+        return at if self._poll_at - at > _BEFORE_POLL_S else math.inf
 
     def _retry(self, fault: Fault, clock: float) -> float:
         """When to try again: after 5, 10, 20 s and so on, but the meter is spared in the end."""
