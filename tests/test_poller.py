@@ -2,24 +2,23 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from kamstrup_mqtt import MeterSession
-from kamstrup_mqtt.catalog import REGISTERS, register_numbers
+from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.kmp import Frame, GetRegisterRequest, GetSerialNoRequest, RegisterValue, decode
-from kamstrup_mqtt.polling.cache import Cache
 from kamstrup_mqtt.polling.job import Kind
 from kamstrup_mqtt.polling.poller import Poller
 from kamstrup_mqtt.polling.settings import MeterConfig
-from kamstrup_mqtt.readout import Now, Reading, Readout
+from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import LinkState, MeterStatus
 from kamstrup_mqtt.simulator import Fault, Reaction, SimulatedMeter
 from kamstrup_mqtt.store import Board, History
@@ -124,65 +123,6 @@ async def test_what_seldom_changes_is_seldom_asked_but_always_there(tmp_path: Pa
     for readout in readouts:
         assert list(readout.readings) == list(register_numbers(names))
         assert not readout.missing
-
-
-AMSTERDAM = ZoneInfo("Europe/Amsterdam")
-
-
-class Cached:
-    """A cache that was filled at a moment."""
-
-    def __init__(self, moment: str, values: dict[str, str]) -> None:
-        self.names = {REGISTERS[n].name: n for n in register_numbers(values)}
-        self.cache = Cache(tuple(self.names.values()), AMSTERDAM)
-        self.begin = self.at(moment)
-        self.readout = Readout(
-            None, None,  # type: ignore[arg-type]
-            {n: Reading(n, name, Decimal(values[name]), "") for name, n in self.names.items()}, {},
-        )  # fmt: skip
-        assert self.due(moment) == list(values)
-        self.cache.complete(self.readout, self.begin)
-
-    def at(self, moment: str) -> Now:
-        wall = datetime.fromisoformat(moment).replace(tzinfo=AMSTERDAM).timestamp()
-        return Now(wall, wall - 1e9)
-
-    def due(self, moment: str) -> list[str]:
-        return [REGISTERS[number].name for number in self.cache.due(self.at(moment))]
-
-
-def test_each_register_holds_as_long_as_the_table_says() -> None:
-    cached = Cached(
-        "2026-11-24T10:20",
-        dict.fromkeys(
-            ("energy", "date", "clock", "hourcounter", "maxpower_m", "program_number"), "1"
-        ),
-    )
-    live = ["energy", "date", "clock"]
-    assert cached.due("2026-11-24T10:59:59") == live
-    assert cached.due("2026-11-24T11:00:00") == [*live, "hourcounter", "maxpower_m"]
-    lost = replace(cached.readout, readings={60: cached.readout.readings[60]})
-    late = cached.at("2026-11-24T11:01")
-    assert [r.name for r in cached.cache.complete(lost, late)] == ["energy", "program_number"]
-    cached.cache.forget()
-    assert len(cached.due("2026-11-24T10:30")) == 6
-
-
-def test_month_and_year_registers_end_with_the_day() -> None:
-    cached = Cached("2026-11-30T23:59:30", dict.fromkeys(("energy", "maxpower_m"), "1"))
-    assert cached.due("2026-12-01T00:00:00") == ["energy", "maxpower_m"]
-    cached = Cached("2026-12-01T00:01:00", dict.fromkeys(("energy", "maxpower_m"), "1"))
-    assert cached.due("2026-12-01T00:02:00") == ["energy", "maxpower_m"]  # its day may end later
-    cached = Cached("2026-12-01T00:16:00", dict.fromkeys(("energy", "maxpower_m"), "1"))
-    assert cached.due("2026-12-01T00:17:00") == ["energy"]
-
-
-def test_totals_that_a_meter_does_not_count_are_asked_for_each_hour() -> None:
-    cached = Cached("2026-11-24T10:20", {"energy": "7", "cooling_energy": "0", "power": "0"})
-    assert cached.due("2026-11-24T10:30") == ["energy", "power"]
-    assert cached.due("2026-11-24T11:00") == ["energy", "cooling_energy", "power"]
-    cached = Cached("2026-11-24T10:20", {"energy": "0", "volume": "0"})  # a new one
-    assert cached.due("2026-11-24T10:30") == ["energy", "volume"]
 
 
 @virtual
@@ -459,3 +399,64 @@ async def test_polls_go_on_when_the_clock_is_set(tmp_path: Path, by: float) -> N
             before = len(await work.readouts())
             await asyncio.sleep(660)
             assert len(await work.readouts()) > before
+
+
+@virtual
+async def test_a_line_that_hangs_up_amid_the_answers_does_not_outwit_the_budget(
+    tmp_path: Path,
+) -> None:
+    simulated = SimulatedMeter(faults={Fault.HANG_UP: 1.0})
+    async with running(
+        tmp_path, simulated, "energy", interval_s=60, max_readings_per_day=10
+    ) as work:
+        await asyncio.sleep(20 * HOUR)
+        memory = json.loads(await work.history.setting("meter", "schedule") or "")
+        assert len(memory["asked"]) == 10
+
+
+@virtual
+async def test_a_restart_after_a_partial_readout_goes_on_with_the_schedule(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = VirtualClock()
+    async with running(tmp_path, SimulatedMeter(), "energy", "volume", clock=clock) as work:
+        await work.readouts(1)
+        work.poller.request((80,))
+        await work.readouts(2)
+    simulated = SimulatedMeter()
+    async with running(tmp_path, simulated, "energy", "volume", clock=clock) as work:
+        await asyncio.sleep(60)
+        assert not simulated.requests
+        await work.readouts(3)
+    async with running(tmp_path, simulated, "energy", "power", clock=clock) as work:
+        await work.readouts(4)  # others than those: they are read at once
+        assert asyncio.get_running_loop().time() < 3 * HOUR
+
+
+@virtual
+async def test_faster_readings_that_the_budget_has_no_room_for_are_not_promised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with running(tmp_path, SimulatedMeter(), "energy", max_readings_per_day=24) as work:
+        await work.readouts(1)
+        work.poller.boost(1800)
+        await asyncio.sleep(60)
+    assert "reading every 30 s for 30 min" not in caplog.text
+    assert "max_readings_per_day leaves no room for that in the next 24 h" in caplog.text
+
+
+@virtual
+async def test_another_interval_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(
+        tmp_path, SimulatedMeter(), "energy", active_interval_s=60, max_readings_per_day=500
+    ) as work:
+        await work.readouts(1)
+        caplog.set_level("INFO")
+        caplog.clear()
+        work.poller.set_interval(1200)
+        await asyncio.sleep(1)
+    assert len(caplog.messages) == 1
+    assert "reading every 20 min: 72 readings a day, about 18 h of battery life" in caplog.text

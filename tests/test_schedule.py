@@ -1,166 +1,19 @@
 """The schedule: on the clock, without drift, within the budget, whatever the clock does."""
 
-from datetime import datetime
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kamstrup_mqtt.polling.backoff import retry_delay
-from kamstrup_mqtt.polling.budget import Budget
 from kamstrup_mqtt.polling.job import Fault, Job, Kind, Wake
 from kamstrup_mqtt.polling.memory import Memory
-from kamstrup_mqtt.polling.moments import cron, cron_expression, every, longest_gap
 from kamstrup_mqtt.polling.schedule import CLOCK_S, SLEEPY_S, Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
-from kamstrup_mqtt.quantities import duration, keep_seconds, size_bytes
 from kamstrup_mqtt.readout import Now
 
 HOUR, DAY = 3600.0, 86400.0
 NOON = 1_795_435_200.0  # 2026-11-23 12:00 UTC
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
-UTC, INDIA = ZoneInfo("UTC"), ZoneInfo("Asia/Kolkata")
-
-times = st.floats(NOON, NOON + 365 * DAY)
-zones = st.sampled_from(["UTC", "Europe/Amsterdam", "Asia/Kolkata", "Australia/Lord_Howe"])
-intervals = st.integers(1, 7 * 86400).map(float)
-
-
-def local(text: str) -> float:
-    return datetime.fromisoformat(text).replace(tzinfo=AMSTERDAM).timestamp()
-
-
-def test_polls_fall_on_the_clock() -> None:
-    assert every(300, UTC)(NOON + 61) == NOON + 300
-    assert every(300, UTC)(NOON) == NOON + 300
-    assert every(300, UTC)(NOON + 299.9) == NOON + 300
-    assert every(3600, INDIA)(NOON) == NOON + 1800  # on its own hour
-    assert every(DAY, AMSTERDAM)(NOON) == NOON + 11 * 3600  # local midnight
-
-
-@given(times, zones, intervals)
-def test_the_next_poll_is_ahead_and_not_far(now: float, zone: str, interval: float) -> None:
-    due = every(interval, ZoneInfo(zone))(now)
-    assert now < due <= now + interval + 3600.001
-
-
-@pytest.mark.parametrize(
-    ("interval", "begin", "moments"),
-    [
-        (DAY, "2026-10-23T12:00", ["10-24T00:00", "10-25T00:00", "10-26T00:00"]),
-        (DAY, "2026-03-27T12:00", ["03-28T00:00", "03-29T00:00", "03-30T00:00"]),
-        (6 * HOUR, "2026-10-24T23:00", ["10-25T00:00", "10-25T06:00", "10-25T12:00"]),
-        (6 * HOUR, "2026-03-28T23:00", ["03-29T00:00", "03-29T06:00", "03-29T12:00"]),
-    ],
-)
-def test_intervals_of_hours_keep_local_time(
-    interval: float, begin: str, moments: list[str]
-) -> None:
-    after, moment = every(interval, AMSTERDAM), local(begin)
-    for expected in moments:
-        moment = after(moment)
-        assert moment == local(f"2026-{expected}")
-
-
-@pytest.mark.parametrize("moments", [every(600, AMSTERDAM), cron("*/10 * * * *", AMSTERDAM)])
-@pytest.mark.parametrize("day", ["2026-10-25", "2026-03-29"])
-def test_every_ten_minutes_also_when_summer_time_changes(moments: object, day: str) -> None:
-    assert callable(moments)
-    moment = local(f"{day}T00:00")
-    for _ in range(60):
-        due = moments(moment)
-        assert due == moment + 600
-        moment = due
-
-
-def test_a_failed_poll_is_tried_again_ever_more_rarely() -> None:
-    assert [retry_delay(n, 300) for n in (1, 2, 3, 7, 8, 1000)] == [5, 10, 20, 300, 300, 300]
-    assert retry_delay(10**6, 7 * DAY) == 7 * DAY  # a head that was never plugged in again
-
-
-def test_durations_as_people_say_them() -> None:
-    assert [duration(s) for s in (1, 45, 90, 1680, 3600, 4.567)] == [
-        "1 s", "45 s", "90 s", "28 min", "1 h", "4.57 s",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("given", "now", "due"),
-    [
-        ("59", "2026-11-24T10:20:30.5", "2026-11-24T10:59:00"),
-        ("59", "2026-11-24T10:59:00", "2026-11-24T11:59:00"),
-        ("14,44", "2026-11-24T10:20:30", "2026-11-24T10:44:00"),
-        ("0 0 * * *", "2026-11-24T10:20:30", "2026-11-25T00:00:00"),
-        ("30 2 * * *", "2026-03-28T12:00:00", "2026-03-29T03:00:00"),  # 2:30 does not exist
-        ("30 2 * * *", "2026-10-24T12:00:00", "2026-10-25T02:30:00"),  # and is there twice
-    ],
-)
-def test_polls_at_moments(given: str, now: str, due: str) -> None:
-    assert cron(cron_expression(given), AMSTERDAM)(local(now)) == local(due)
-
-
-def test_hourly_moments_also_in_the_hour_that_comes_twice() -> None:
-    moment, after = local("2026-10-24T23:59"), cron("59 * * * *", AMSTERDAM)
-    for _ in range(6):
-        due = after(moment)
-        assert due == moment + 3600
-        moment = due
-
-
-@pytest.mark.parametrize("given", ["60", "x", "", "* *", "0 0 31 2 *", "1 2 3 4 5 6", "-1"])
-def test_what_is_no_moment(given: str) -> None:
-    with pytest.raises(ValueError):
-        cron_expression(given)
-
-
-def test_the_longest_time_between_two_moments() -> None:
-    assert longest_gap("59 * * * *") == 3600
-    assert longest_gap("0 6,18 * * *") == 12 * 3600
-    assert longest_gap("0 0 * * 1") == 7 * DAY
-
-
-@pytest.mark.parametrize(("given", "days"), [("90d", 90), ("8 w", 56), ("2y", 730)])
-def test_how_long_readouts_are_kept(given: str, days: int) -> None:
-    assert keep_seconds(given) == days * DAY
-
-
-@given(st.lists(st.floats(0, 3 * DAY), max_size=60).map(sorted), st.integers(1, 20))
-def test_a_budget_is_never_exceeded(wishes: list[float], most: int) -> None:
-    budget = Budget(most)
-    spent: list[float] = []
-    for wish in wishes:
-        if budget.free_at(wish) <= wish:
-            budget.spend(wish)
-            spent.append(wish)
-    for moment in spent:
-        assert sum(moment - DAY < other <= moment for other in spent) <= most
-
-
-def test_a_budget_says_when_there_is_room_again() -> None:
-    budget = Budget(3, [10.0, 20.0])
-    assert budget.free_at(30) == 30
-    assert budget.free_at(30, reserved=1) == 10 + DAY
-    assert budget.free_at(30, reserved=3) == 30 + DAY
-    budget.spend(30)
-    assert budget.free_at(40) == 10 + DAY
-    assert budget.free_at(10 + DAY) == 10 + DAY
-    assert Budget(None).free_at(5) == 5
-
-
-@pytest.mark.parametrize(
-    ("given", "megabytes"),
-    [("500MB", 500), ("1GB", 1024), ("1.5 gb", 1536), ("2G", 2048), ("1mib", 1), ("2048 kB", 2)],
-)
-def test_a_size(given: str, megabytes: int) -> None:
-    assert size_bytes(given) == megabytes << 20
-
-
-@pytest.mark.parametrize("given", ["", "1", "GB", "-1GB", "900kB", "1PB", "9999999TB", "1 GB 2"])
-def test_no_size(given: str) -> None:
-    with pytest.raises(ValueError):
-        size_bytes(given)
 
 
 class Meter:
@@ -200,7 +53,7 @@ class Meter:
     def restart(self, last: float | None) -> None:
         memory = self.schedule.memory
         self.schedule = Schedule(self.settings, AMSTERDAM, self.now)
-        self.schedule.resume(self.now, last, memory)
+        self.schedule.resume(self.now, memory, last)
 
 
 def test_a_restart_does_not_read_at_once_what_was_read_a_moment_ago() -> None:
@@ -216,12 +69,12 @@ def test_a_restart_does_not_read_at_once_what_was_read_a_moment_ago() -> None:
 
 def test_a_clock_behind_at_the_start_is_given_time_to_be_set() -> None:
     meter = Meter()
-    meter.schedule.resume(meter.now, NOON + DAY, Memory())
+    meter.schedule.resume(meter.now, Memory(), NOON + DAY)
     assert meter.schedule.awaits_clock
     assert meter.live(CLOCK_S - 10) == []
     assert meter.live(20) == [Kind.POLL]
     meter = Meter()
-    meter.schedule.resume(meter.now, NOON + DAY, Memory())
+    meter.schedule.resume(meter.now, Memory(), NOON + DAY)
     meter.set(DAY + 600)
     assert meter.live(HOUR - 700) == []  # and then there was no need to hurry
     assert meter.live(200) == [Kind.POLL]
@@ -432,3 +285,25 @@ def test_a_clock_set_just_before_a_moment_does_not_leave_it_out() -> None:
     meter.live(12 * HOUR)
     meter.set(11 * HOUR - 60.4)
     assert meter.live(5) == [Kind.POLL]
+
+
+def test_a_moment_that_was_polled_does_not_come_again_by_a_clock_set_back_a_little() -> None:
+    meter = Meter(poll_at="0 * * * *")
+    meter.live(HOUR + 1)
+    meter.set(-6)
+    assert meter.live(HOUR - 10) == []
+    assert meter.live(20) == [Kind.POLL]
+
+
+def test_a_partial_readout_later_than_the_full_one_is_not_taken_for_it() -> None:
+    meter = Meter(NOON + 1800)
+    meter.schedule.resume(meter.now, Memory(), NOON + 1200, NOON + 1700)
+    assert meter.live(1700) == []
+    meter = Meter(NOON + 1800)
+    meter.schedule.resume(meter.now, Memory(), NOON - 3 * HOUR, NOON + 1700)
+    assert meter.live(60) == [Kind.POLL]
+    meter = Meter(NOON + 1800)  # whose clock is behind the latest readout, and is then set
+    meter.schedule.resume(meter.now, Memory(), NOON + 1200, NOON + HOUR)
+    assert meter.schedule.awaits_clock
+    meter.set(HOUR + 1)
+    assert meter.live(10) == [Kind.POLL]

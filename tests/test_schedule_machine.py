@@ -151,7 +151,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         if self.set_at > self.now.monotonic - 2 * DAY:  # nobody can tell when they were
             self.spent.clear()
         self.schedule = Schedule(self.plan, ZONE, self.now)
-        self.schedule.resume(self.now, self.last, memory)
+        self.schedule.resume(self.now, memory, self.last)
         self.wishes.clear()
         self.handed = None
 

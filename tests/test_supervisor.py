@@ -216,8 +216,8 @@ async def test_a_publishing_that_stalls_is_connected_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Each task proves for itself that it gets on; one that hangs is not left hanging."""
-    monkeypatch.setattr(mqtt, "_PROOF_S", 0.5)
-    monkeypatch.setattr(mqtt, "_STALLED_S", 3.0)
+    monkeypatch.setattr(mqtt, "PROOF_S", 0.5)
+    monkeypatch.setattr(mqtt, "STALLED_S", 3.0)
     publish = Session.publish
     hangs = iter([True])
 

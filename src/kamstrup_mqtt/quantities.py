@@ -41,8 +41,10 @@ def size_bytes(text: str) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 28 min, 1 h, 45 s."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:.3g} s"
+    """Seconds as a person says them: 28 min, 1 h, 12 h 45 min, 45 s."""
+    if seconds % 60 or not seconds:
+        return f"{seconds:.3g} s"
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    if minutes and hours < 2:
+        return f"{60 * hours + minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -75,8 +75,8 @@ def wanted_readout(payload: bytes) -> Wanted:
         try:
             seconds = interval_seconds(str(content["for"]))
         except ValueError as error:
-            given = str(content["for"])[:_SHOWN]
-            raise UsageError(f"'for' takes a time such as 30m, got {given!r}") from error
+            given = json.dumps(content["for"], ensure_ascii=False)[:_SHOWN]
+            raise UsageError(f"'for' takes a time such as 30m, got {given}") from error
         return Wanted(boost_s=min(seconds, _LONGEST_BOOST_S))
     return Wanted()
 

@@ -71,6 +71,7 @@ class MeterSession:
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
         self._heard = False  # whether the meter answered in the readout under way
+        self._begun_at = 0.0  # the loop's time
 
     @property
     def counters(self) -> Counters:
@@ -92,6 +93,11 @@ class MeterSession:
         """Seconds since the meter was asked last."""
         return asyncio.get_running_loop().time() - self._transactions.asked_at
 
+    @property
+    def was_answered(self) -> bool:
+        """Whether anything came back in the latest readout, though perhaps nothing of use."""
+        return self._transactions.heard_at >= self._begun_at
+
     def count_implausible(self, number: int) -> None:
         """Note that so many values, though undamaged, could not be."""
         self._transactions.counters.implausible += number
@@ -104,6 +110,7 @@ class MeterSession:
 
         """
         async with self._lock:
+            self._begin()
             answer = await self._transactions.exchange(GetSerialNoRequest())
             self._sure = self._sure and str(answer.serial) == self.identity.serial
 
@@ -152,9 +159,9 @@ class MeterSession:
         if not registers:
             raise UsageError("no parameters to read: name at least one, or `all`")
         async with self._lock:
+            self._begin()
             if not self._link.is_open:
                 await self.open()
-            self._faults, self._failed_tries, self._heard = [], 0, False
             self._sure = self._sure and self.idle_s < _STRANGER_S
             try:
                 readout = await self._read(registers)
@@ -166,6 +173,10 @@ class MeterSession:
                 raise
             self._silent = False
             return readout
+
+    def _begin(self) -> None:
+        self._begun_at = asyncio.get_running_loop().time()
+        self._faults, self._failed_tries, self._heard = [], 0, False
 
     async def _read(self, registers: tuple[int, ...]) -> Readout:
         started = self._clock().moment

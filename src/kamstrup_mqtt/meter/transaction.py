@@ -6,6 +6,7 @@ were asked for. Echo, noise, damaged and foreign telegrams are passed over. Noth
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -50,6 +51,7 @@ class Transactions:
     def __init__(self, link: Link) -> None:
         self.counters = Counters()
         self.asked_at = 0.0  # the loop's time of the last telegram
+        self.heard_at = -math.inf  # when a byte came back to one
         self._link = link
         self._quiet_from = 0.0  # the loop's time from which the line may be written to
         self._answered: deque[bool] = deque(maxlen=JUDGED)
@@ -116,6 +118,7 @@ class Transactions:
         while chunk := await self._link.read(until=deadline):
             received += chunk
             self.counters.bytes += len(chunk)
+            self.heard_at = loop.time()
             for found in reader.feed(chunk):
                 if isinstance(found, Frame) and found.direction is Direction.REQUEST:
                     echo = True

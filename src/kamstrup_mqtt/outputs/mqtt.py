@@ -28,9 +28,9 @@ _LAST_RETRY_S = 15.0
 # as by another client of the same name, does not.
 _HELD_S = 5.0
 _WELL_S = 15.0  # a connection that holds so long is well: a wait on the broker ends sooner
-_PROOF_S = 30.0
+PROOF_S = 30.0
 _TASKS = ("_follow_statuses", "_follow_readouts", "_drain", "_prove")  # that must get on
-_STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
+STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
 _BATCH = 50  # readouts that are delivered between two notes of how far we are
@@ -201,8 +201,8 @@ class MqttOutput:
         while True:
             await session.confirm()
             self._got_on()
-            await asyncio.sleep(_PROOF_S)
-            if self.alive_at < time.monotonic() - _STALLED_S:
+            await asyncio.sleep(PROOF_S)
+            if self.alive_at < time.monotonic() - STALLED_S:
                 raise MqttError("the publishing stalled")
 
     def _got_on(self) -> None:
@@ -215,7 +215,7 @@ class MqttOutput:
         """Wait for `news`, but not so long that nobody knows whether we still get on."""
         self._got_on()
         try:
-            async with asyncio.timeout(_PROOF_S):
+            async with asyncio.timeout(PROOF_S):
                 return await news
         except TimeoutError:
             return otherwise
@@ -334,7 +334,7 @@ class MqttOutput:
         if message.retain and command not in _LASTING:
             self._warn_once(topic, f"keeps a message on {topic}, which is ignored")
             return
-        async with asyncio.timeout(_STALLED_S):
+        async with asyncio.timeout(STALLED_S):
             await self._command(meter, command, payload, message.retain)
 
     async def _say(

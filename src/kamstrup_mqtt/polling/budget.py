@@ -1,5 +1,6 @@
 """How often a meter may be asked in 24 hours, spread over them. Nothing here looks at a clock."""
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -14,13 +15,36 @@ class Budget:
 
     Args:
         most: the number, or None for any.
-        spent: when the meter was asked in the last 24 hours, also before this program began.
+        begin: when this run begins to ask.
 
     """
 
-    def __init__(self, most: int | None, spent: Iterable[float] = ()) -> None:
+    def __init__(self, most: int | None, begin: float = -math.inf) -> None:
         self._most = most
-        self._spent = deque(sorted(spent) if most is not None else ())
+        self._begin = begin
+        self._spent: deque[float] = deque()
+        self._earlier: tuple[float, ...] = ()  # as unix time, by a clock that may be wrong
+
+    def resume(self, asked: Iterable[float], now: Now) -> None:
+        """Count what an earlier run asked in its last 24 hours, as unix time."""
+        self._earlier = tuple(asked) if self._most is not None else ()
+        self.clock_set(now)
+
+    def clock_set(self, now: Now) -> None:
+        """Count what an earlier run asked by this clock, where the last one said less.
+
+        A moment that is still to come was stamped by a clock that differs from this one. Nobody
+        knows how long ago that was: such questions are taken to be spread over the last 24 hours.
+        """
+        if not self._earlier:
+            return
+        ages = [now.wall - moment for moment in self._earlier if moment <= now.wall]
+        unknown = len(self._earlier) - len(ages)
+        ages += [DAY_S * (number + 1) / (unknown + 1) for number in range(unknown)]
+        own = [moment for moment in self._spent if moment > self._begin]
+        self._spent = deque(sorted([*(now.monotonic - age for age in ages), *own]))
+        if not unknown:
+            self._earlier = ()
 
     @property
     def spent(self) -> tuple[float, ...]:
@@ -69,16 +93,3 @@ class Budget:
     def _forget(self, now: float) -> None:
         while self._spent and self._spent[0] <= now - DAY_S:
             self._spent.popleft()
-
-
-def clocked(asked: Iterable[float], now: Now) -> list[float]:
-    """When the meter was asked by an earlier run, on this run's monotonic clock.
-
-    A moment that is still to come was stamped by a clock that differs from this one. Nobody knows
-    how long ago that was: such questions are taken to be spread over the last 24 hours.
-    """
-    moments = list(asked)
-    ages = [now.wall - moment for moment in moments if moment <= now.wall]
-    unknown = len(moments) - len(ages)
-    ages += [DAY_S * (number + 1) / (unknown + 1) for number in range(unknown)]
-    return [now.monotonic - age for age in ages]

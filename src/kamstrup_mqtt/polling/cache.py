@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 
 from kamstrup_mqtt.catalog import REGISTERS
-from kamstrup_mqtt.polling.moments import HOUR_S
+from kamstrup_mqtt.polling.moments import DAY_S, HOUR_S
 from kamstrup_mqtt.readout import Now, Reading, Readout
 
 _AROUND_MIDNIGHT_S = 900.0  # in which a meter whose clock is behind ends its day as well
@@ -53,7 +53,7 @@ class Cache:
             case "hour":
                 return self._is_same_hour(read, now)
             case "period":
-                first = min(self._of_day(read), self._of_day(now))
+                first = min(self._since_midnight(read), self._since_midnight(now))
                 return self._is_same_hour(read, now) and first >= _AROUND_MIDNIGHT_S
         return self._is_unused(reading) and self._is_same_hour(read, now)
 
@@ -66,10 +66,12 @@ class Cache:
         offset = self._local(now).utcoffset() or timedelta()
         return (now.wall + offset.total_seconds()) // HOUR_S, offset
 
-    def _of_day(self, now: Now) -> float:
-        """Seconds since midnight."""
+    def _since_midnight(self, now: Now) -> float:
+        """Seconds since midnight, also that of a meter that knows no summer time."""
         local = self._local(now)
-        return local.hour * HOUR_S + local.minute * 60 + local.second
+        second = local.hour * HOUR_S + local.minute * 60 + local.second
+        summer_s = (local.dst() or timedelta()).total_seconds()
+        return min(second, (second - summer_s) % DAY_S)
 
     def _local(self, now: Now) -> datetime:
         return datetime.fromtimestamp(now.wall, self._zone)

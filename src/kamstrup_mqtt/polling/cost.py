@@ -35,8 +35,8 @@ def explained(meter: MeterConfig, schedule: Schedule) -> Iterator[str]:
         questions = math.ceil(DAY_S / SLEEPY_S)
         yield (
             f"in between a telegram of 5 bytes every {duration(SLEEPY_S)} keeps the meter awake: "
-            f"at most {questions} a day, each about as dear as a reading; keep_awake: false leaves "
-            "that out"
+            f"at most {questions} a day, and each costs about as much battery as a reading; "
+            "keep_awake: false leaves that out"
         )
     elif meter.keep_awake is None and schedule.interval_s > SLEEPY_S:
         yield "a meter that is found asleep once is kept awake from then on"
@@ -59,4 +59,7 @@ def warned(meter: MeterConfig, schedule: Schedule) -> Iterator[str]:
 
 def _cost(polls: float) -> str:
     """Readings a day, and the battery life they take by what users report."""
-    return f"{round(polls)} readings a day, {battery_life(round(polls))}"
+    count = round(polls)
+    if not count:
+        return "less than one reading a day"
+    return f"{count} reading{'s' if count > 1 else ''} a day, {battery_life(count)}"

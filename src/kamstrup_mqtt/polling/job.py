@@ -20,9 +20,9 @@ STEPS = (Kind.ALIGN, Kind.BACKFILL)  # what goes on in small steps between all e
 class Fault(StrEnum):
     """Why a job brought nothing."""
 
-    PORT = "port"  # the port cannot be opened, or was lost: that counts as not asked
+    PORT = "port"  # the port cannot be opened, or was lost before anything came: not asked
     SILENT = "silent"  # it was asked, and did not answer
-    UNUSABLE = "unusable"  # it answered, and no answer was usable
+    UNUSABLE = "unusable"  # it answered, and that was of no use
 
 
 @dataclass(frozen=True, slots=True)

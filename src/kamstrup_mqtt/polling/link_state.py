@@ -43,11 +43,11 @@ class LinkMonitor:
         """Whether the meter answered since the start."""
         return self._heard_at is not None
 
-    def resume(self, last: Readout) -> None:
-        """Begin with what an earlier run read last."""
-        self.meter, self.last_readout = last.meter, last.time
-        self.missing = dict(last.missing)
-        self._become(LinkState.OK, last.time)
+    def resume(self, latest: Readout, full: Readout) -> None:
+        """Begin with what an earlier run read last, and what was missing when it read all."""
+        self.meter, self.last_readout = latest.meter, latest.time
+        self.missing = dict(full.missing)
+        self._become(LinkState.OK, latest.time)
 
     def heard(self, now: Now) -> None:
         """The meter answered."""

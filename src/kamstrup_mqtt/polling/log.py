@@ -31,6 +31,7 @@ class PollLog:
         self._schedule = schedule
         self._monitor = monitor
         self._held_back = False
+        self._explained: set[str] = set()
 
     def begins(self, last: Readout | None, now: Now) -> None:
         """Say what is going to be done, and when the first poll is due."""
@@ -50,16 +51,25 @@ class PollLog:
             self._say(f"read last at {taken}; the next reading is in {_about(wait_s)}")
 
     def explain(self) -> None:
-        """Say when the meter is polled, and what that costs it."""
-        for sentence in explained(self._settings, self._schedule):
-            self._say(sentence)
-        for sentence in warned(self._settings, self._schedule):
-            self._warn(sentence)
+        """Say when the meter is polled, and what that costs it; only what is new."""
+        sentences = dict.fromkeys(explained(self._settings, self._schedule), self._say)
+        sentences |= dict.fromkeys(warned(self._settings, self._schedule), self._warn)
+        for sentence, tell in sentences.items():
+            if sentence not in self._explained:
+                tell(sentence)
+        self._explained = set(sentences)
 
-    def boost(self, seconds: float) -> None:
-        """Say that somebody asked for faster polls."""
+    def boost(self, seconds: float, now: Now) -> None:
+        """Say that somebody asked for faster polls, or that there is no room for them."""
         every = duration(self._settings.active_interval_s or ACTIVE_S)
-        self._say(f"reading every {every} for {duration(seconds)}")
+        wait_s = self._schedule.spare_at(now) - now.monotonic
+        if wait_s > 0:
+            self._warn(
+                f"reading every {every} was asked for, and max_readings_per_day leaves no room "
+                f"for that in the next {_about(wait_s)}"
+            )
+        else:
+            self._say(f"reading every {every} for {duration(seconds)}")
 
     def fault(self, now: Now) -> None:
         """Say what went wrong, but what goes on only now and then."""
@@ -90,8 +100,7 @@ class PollLog:
             if self._held_back:
                 self._warn(
                     f"{self._settings.max_readings_per_day} readings in 24 hours are all that "
-                    f"max_readings_per_day allows: the next one is possible in "
-                    f"{duration(math.ceil(left_s / 60) * 60)}"
+                    f"max_readings_per_day allows: the next one is possible in {_about(left_s)}"
                 )
 
     def _say(self, sentence: str) -> None:
@@ -102,4 +111,5 @@ class PollLog:
 
 
 def _about(seconds: float) -> str:
-    return duration(math.ceil(seconds / 60) * 60 if seconds > _LONG_S else seconds)
+    step = 60 if seconds > _LONG_S else 1
+    return duration(math.ceil(seconds / step) * step)

@@ -13,13 +13,12 @@ from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
 from kamstrup_mqtt.meter import MeterSession
 from kamstrup_mqtt.polling.acquisition import Acquisition
 from kamstrup_mqtt.polling.job import Fault, Job, Kind, Wake
-from kamstrup_mqtt.polling.link_state import LinkMonitor
-from kamstrup_mqtt.polling.log import PollLog
 from kamstrup_mqtt.polling.memory import Memory
+from kamstrup_mqtt.polling.reporter import Reporter
 from kamstrup_mqtt.polling.schedule import Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.readout import Clock, Now, Readout
-from kamstrup_mqtt.readout.status import LinkState, MeterStatus
+from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
 
 _NAP_S = 30.0  # a long wait looks at the wall clock now and then, for it may be set
@@ -53,12 +52,10 @@ class Poller:
         self._settings = settings
         self._session = session
         self._history = history
-        self._statuses = statuses
         self._clock = clock
         self._acquisition = Acquisition(settings, session, zone, clock)
-        self._monitor = LinkMonitor()
         self._schedule = Schedule(settings, zone, clock())
-        self._log = PollLog(settings, self._schedule, self._monitor)
+        self._reporter = Reporter(settings, self._schedule, session, statuses)
         self._memory = Memory()  # as it is kept
         self._steps: dict[Kind, Step] = {}
         self._changed = asyncio.Event()  # the schedule may have something to do now
@@ -88,11 +85,7 @@ class Poller:
     @property
     def complaint(self) -> str:
         """What is wrong with the reading, in words; "" when all is well."""
-        if self._monitor.reason:
-            return f"{self._settings.name}: {self._monitor.reason}"
-        if self._monitor.last_readout is None:
-            return f"{self._settings.name}: not read yet"
-        return ""
+        return self._reporter.complaint
 
     def request(self, registers: tuple[int, ...] = ()) -> None:
         """Make a readout as soon as may be, of these registers or of all that are configured."""
@@ -102,15 +95,13 @@ class Poller:
     def boost(self, seconds: float) -> None:
         """Poll at the active interval for so long."""
         self._schedule.boost(seconds, self._clock())
-        self._log.boost(seconds)
+        self._reporter.boosted(seconds, self._clock())
         self._changed.set()
 
     def set_interval(self, seconds: float | None) -> None:
         """Poll at another interval, or with None at the configured moments again."""
-        if self._schedule.set_interval(seconds, self._clock()):
-            if self._began:
-                self._log.explain()
-            self._report()
+        if self._schedule.set_interval(seconds, self._clock()) and self._began:
+            self._reporter.planned(self._clock())
             self._changed.set()
 
     def begin(self, kind: Kind, step: Step) -> None:
@@ -122,30 +113,25 @@ class Poller:
     def note_failure(self, cause: str) -> None:
         """Say in the state that the polling failed in a way nobody foresaw, and is started anew."""
         self._acquisition.forget()
-        self._monitor.failed(KamstrupError(cause), self._clock())
-        self._report()
+        self._reporter.broke(cause, self._clock())
 
     async def _resume(self) -> None:
-        """Go on where an earlier run ended, and say in the log what is going to be done."""
+        """Go on where an earlier run ended."""
         name, history, now = self._settings.name, self._history, self._clock()
-        last = await history.latest(name)
         self._memory = Memory.from_json(await history.setting(name, _MEMORY))
-        taken = last.time.timestamp() if last else None
-        is_full = last is not None and last.covers(self._settings.registers)
-        known = taken if is_full or (taken or 0.0) > now.wall else None
-        self._schedule.resume(now, known, self._memory)
+        latest = await history.latest(name)
+        full = await history.latest(name, self._settings.registers)
+        self._schedule.resume(now, self._memory, _taken(full), _taken(latest))
         self._began = True
-        self._log.begins(last, now)
-        if last is not None:
-            self._acquisition.resume(last, now)
-            if self._schedule.next_poll_s(now) > 0:
-                self._monitor.resume(last)
-                self._report()
+        for readout in (full, latest):  # the latest may be of some registers only
+            if readout is not None:
+                self._acquisition.resume(readout, now)
+        self._reporter.begins(latest, full, now)
 
     async def _wait(self, at: float) -> None:
         """Wait until `at` or until something changes, but not so long as to miss a set clock."""
         now = self._clock()
-        self._log.budget(now)
+        self._reporter.waits(now)
         await self._remember()  # the clock may have been set
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(at - now.monotonic, _NAP_S)):
@@ -153,19 +139,12 @@ class Poller:
         self._changed.clear()
 
     async def _do(self, job: Job) -> None:
-        """Do `job`, and tell the schedule and the monitor what became of it."""
+        """Do `job`, and tell the schedule and the reporter what became of it."""
         readout = None
         try:
             readout = await self._ask(job)
         except KamstrupError as fault:
-            now = self._clock()
-            self._schedule.failed(job, _kind_of(fault), now)
-            if job.kind in (Kind.POLL, Kind.REQUEST) or isinstance(fault, PortError):
-                self._monitor.failed(fault, now)
-                self._log.fault(now)
-            if self._monitor.state is LinkState.ASLEEP and not self._schedule.slept:
-                self._schedule.slept = True
-                self._log.explain()
+            self._failed(job, fault, self._clock())
         except Exception:
             self._schedule.failed(job, Fault.UNUSABLE, self._clock())
             raise
@@ -173,8 +152,8 @@ class Poller:
             now = self._clock()
             self._schedule.done(job, now)
             if readout is not None:
-                self._note(job, readout, now)
-        self._report()  # before the readout: whoever sees a value is to see its state
+                self._reporter.took(job, readout, now)
+        self._reporter.put(self._clock())  # first: whoever sees a value is to see its state
         if readout is not None and readout.readings:
             await self._history.append(self._settings.name, readout)
         await self._remember()
@@ -183,6 +162,7 @@ class Poller:
         match job.kind:
             case Kind.POLL | Kind.REQUEST:
                 readout = await self._acquisition.take(job.registers)
+                self._reporter.info_code = self._acquisition.info_code
                 if job.is_full:
                     self._schedule.flowing = self._acquisition.flowing
                 return readout
@@ -194,17 +174,17 @@ class Poller:
                     del self._steps[job.kind]
         return None
 
-    def _note(self, job: Job, readout: Readout, now: Now) -> None:
-        """Tell the monitor, and say in the log what is new."""
-        monitor = self._monitor
-        is_known = monitor.has_heard and readout.meter.serial == monitor.meter.serial
-        if monitor.failures or not is_known:
-            self._log.answers(readout)
-        missing = monitor.missing
-        monitor.heard(now)
-        monitor.took(readout, is_full=job.is_full)
-        if monitor.missing and monitor.missing != missing:
-            self._log.missing(readout)
+    def _failed(self, job: Job, error: KamstrupError, now: Now) -> None:
+        fault = Fault.UNUSABLE
+        if isinstance(error, NoAnswerError):
+            fault = Fault.SILENT
+        elif isinstance(error, PortError) and not self._session.was_answered:
+            fault = Fault.PORT
+        self._schedule.failed(job, fault, now)
+        self._reporter.failed(job, error, now)
+        if self._reporter.is_asleep and not self._schedule.slept:
+            self._schedule.slept = True
+            self._reporter.planned(now)
 
     async def _remember(self) -> None:
         memory = self._schedule.memory
@@ -212,18 +192,6 @@ class Poller:
             self._memory = memory
             await self._history.set_setting(self._settings.name, _MEMORY, memory.to_json())
 
-    def _report(self) -> None:
-        """Put up how the meter is doing, as soon as that is known."""
-        session, interval_s = self._session, self._schedule.interval_s
-        status = self._monitor.status(
-            self._clock(), session.counters, session.quality, interval_s,
-            self._acquisition.info_code,
-        )  # fmt: skip
-        if status is not None:
-            self._statuses.put(self._settings.name, status)
 
-
-def _kind_of(fault: KamstrupError) -> Fault:
-    if isinstance(fault, PortError):
-        return Fault.PORT
-    return Fault.SILENT if isinstance(fault, NoAnswerError) else Fault.UNUSABLE
+def _taken(readout: Readout | None) -> float | None:
+    return readout.time.timestamp() if readout else None

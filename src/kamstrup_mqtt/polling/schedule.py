@@ -11,13 +11,16 @@ at a time, and nothing else ever talks to the line.
 
 import math
 from datetime import tzinfo
+from typing import NamedTuple
 
 from kamstrup_mqtt.polling.backoff import retry_delay
-from kamstrup_mqtt.polling.budget import Budget, clocked
+from kamstrup_mqtt.polling.budget import Budget
 from kamstrup_mqtt.polling.job import STEPS, Fault, Job, Kind, Wake
 from kamstrup_mqtt.polling.memory import Memory
 from kamstrup_mqtt.polling.moments import DAY_S, cron, every
 from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.polling.steps import Steps
+from kamstrup_mqtt.polling.wishes import Wishes
 from kamstrup_mqtt.readout import Now
 
 SLEEPY_S = 25 * 60.0  # meters sleep when nobody asks for 30 minutes (kmp.md, 1), some earlier
@@ -25,10 +28,17 @@ ACTIVE_S = 30.0  # where somebody asks for faster polls and no interval is confi
 CLOCK_S = 120.0  # for the time to come from the network, on a machine that keeps none
 _SET_S = 1.0  # a wall clock that moves more against the monotonic one was set
 _EARLY_S = 1.0  # a wait may end a little before the wall clock gets there
-_SLACK_S = 60.0  # a slot that comes so little before its turn in the budget is not left out
+_SLACK_S = 60.0  # so near its turn in the budget, or to one that was polled, a slot is that one
 _BEFORE_POLL_S = 30.0  # so soon before a poll nobody is kept awake for it
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
 _SPARING_S = 20.0  # a meter that does not answer well is asked no more often, in the long run
+
+
+class Slot(NamedTuple):
+    """When a poll is due: on the wall clock, on whose grid it falls, and on the monotonic one."""
+
+    wall: float
+    at: float
 
 
 class Schedule:
@@ -49,23 +59,18 @@ class Schedule:
         self._interval_s: float | None = None  # as set at run time
         self._offset = now.wall - now.monotonic
         self._job: Job | None = None  # under way
-        self._retry_at: float | None = None
+        self._slot = Slot(now.wall, now.monotonic)  # of the next poll
+        self._retry_at: float | None = None  # sooner, as the last one failed
         self._failures = 0
-        self._wanted: dict[int, None] = {}  # registers, in order
-        self._wants_all = False
-        self._deferred: dict[int, None] = {}  # registers whose request failed, for one more try
-        self._tried: set[int] = set()  # the same, until that try
-        self._steps: dict[Kind, None] = {}
-        self._step_failures = 0
-        self._steps_at = -math.inf  # from when on
+        self._wishes = Wishes(settings.registers)
+        self._steps = Steps()
+        self._budget = Budget(settings.max_readings_per_day, now.monotonic)
         self._boost_until = -math.inf
         self._asked_at = -math.inf
         self._polled_at = -math.inf
-        self._slot, self._due = now.wall, now.monotonic
-        self._began_at = now.monotonic
-        self._budget = Budget(settings.max_readings_per_day)
-        self._earlier: tuple[float, ...] = ()  # questions of another run, by a clock not trusted
-        self._last: float | None = None  # the last full readout, by such a clock
+        self._polled_slot = -math.inf  # on the wall clock
+        self._last: float | None = None  # full readout of an earlier run, as unix time
+        self._awaited = -math.inf  # what the wall clock said then, and may soon say again
 
     @property
     def interval_s(self) -> float:
@@ -88,39 +93,43 @@ class Schedule:
     @property
     def awaits_clock(self) -> bool:
         """Whether the wall clock says less than at the last readout, and may soon be set."""
-        return self._last is not None
+        return self._awaited > -math.inf
 
     @property
     def memory(self) -> Memory:
         """What the next run is to know."""
         return Memory(tuple(moment + self._offset for moment in self._budget.spent), self.slept)
 
-    def resume(self, now: Now, last: float | None, memory: Memory) -> None:
+    def resume(
+        self, now: Now, memory: Memory, last: float | None, latest: float | None = None
+    ) -> None:
         """Go on where an earlier run ended: what was read a moment ago is not read again.
 
         Args:
             now: this moment, before the first job.
-            last: when the last full readout was taken, as unix time. Where the wall clock says
-                less, it is given `CLOCK_S` to be set.
             memory: what that run left.
+            last: when the last full readout was taken, as unix time.
+            latest: when any was. Where the wall clock says less, it is given `CLOCK_S` to be set.
 
         """
         self._offset = now.wall - now.monotonic
-        self.slept, self._earlier, self._last = memory.slept, memory.asked, last
-        self._date_earlier(now)
+        self.slept = memory.slept
+        self._budget.resume(memory.asked, now)
+        self._last = last
+        self._awaited = max(last or -math.inf, latest or -math.inf)
         self._go_on(now)
 
     def next(self, now: Now) -> Job | Wake:
         """What to do now, or until when there is nothing to do."""
         self._notice_set(now)
         if self._job is None:
-            found = self._decide(now.monotonic)
+            found = self._decide(now)
             if isinstance(found, Wake):
                 return found
             self._job = found
-            self._take_wishes(found)
+            self._wishes.taken_up(found)
             if found.kind is Kind.POLL:
-                self._last = None
+                self._awaited = -math.inf
         return self._job
 
     def done(self, job: Job, now: Now) -> None:
@@ -129,22 +138,17 @@ class Schedule:
         self._job = None
         self._asked_at = now.monotonic
         if job.kind in STEPS:
-            self._step_failures = 0
-            if job.kind in self._steps:  # to the end of the queue
-                self._steps[job.kind] = self._steps.pop(job.kind)
+            self._steps.done(job.kind)
             return
         self._budget.spend(now.monotonic)
         self._failures = 0
         if self._retry_at is not None:  # it answers again: the poll that failed is made up for
             self._retry_at = None if job.is_full else now.monotonic
-        self._tried -= set(job.registers)
-        if job.kind is not Kind.PING:
-            self._wanted |= self._deferred
-            self._deferred = {}
+        self._wishes.done(job)
         if job.is_full:
-            self._polled_at = min(self._due, now.monotonic)
+            self._polled_at = min(self._slot.at, now.monotonic)
         if job.kind is Kind.POLL:
-            self._plan(now, polled=True)
+            self._plan_after_poll(now)
         elif job.is_full:
             self._plan_anew(now)
 
@@ -155,8 +159,7 @@ class Schedule:
         clock = now.monotonic
         self._asked_at = clock
         if job.kind in STEPS:
-            self._step_failures += 1
-            self._steps_at = clock + retry_delay(self._step_failures, _PORT_RETRY_S)
+            self._steps.failed(clock)
             return
         if fault is Fault.UNUSABLE:
             self._budget.spend(clock)  # a meter that did not answer spent nothing
@@ -164,12 +167,10 @@ class Schedule:
                 self._polled_at = clock
         if job.kind is Kind.PING and fault is not Fault.PORT:
             return
-        again = [register for register in job.registers if register not in self._tried]
-        self._deferred |= dict.fromkeys(again)
-        self._tried = set(again)
+        self._wishes.failed(job)
         self._failures += 1
-        if job.kind is Kind.POLL and self._due <= clock:
-            self._plan(now, polled=True)
+        if job.kind is Kind.POLL and self._slot.at <= clock:
+            self._plan_after_poll(now)
         if not self.awaits_clock:
             self._retry_at = self._retry(fault, clock)
 
@@ -178,8 +179,7 @@ class Schedule:
 
         What is asked for while a job is under way is read after it.
         """
-        self._wants_all = self._wants_all or not registers
-        self._wanted |= dict.fromkeys(registers)
+        self._wishes.add(registers)
 
     def boost(self, seconds: float, now: Now) -> None:
         """Poll at the active interval for so long."""
@@ -196,11 +196,11 @@ class Schedule:
 
     def begin(self, kind: Kind) -> None:
         """Have jobs of this kind, one of `STEPS`, whenever nothing else is due."""
-        self._steps[kind] = None
+        self._steps.begin(kind)
 
     def stop(self, kind: Kind) -> None:
         """Have no more jobs of this kind."""
-        self._steps.pop(kind, None)
+        self._steps.stop(kind)
 
     def next_poll_s(self, now: Now) -> float:
         """Seconds until the next poll, or the next try of one."""
@@ -210,54 +210,44 @@ class Schedule:
         """From when on the budget lets the meter be asked, on the monotonic clock."""
         return self._budget.free_at(now.monotonic)
 
+    def spare_at(self, now: Now) -> float:
+        """From when on it lets the meter be asked more than the interval does."""
+        return self._budget.free_at(now.monotonic, math.ceil(DAY_S / self.interval_s))
+
     @property
     def _poll_at(self) -> float:
         """When the next poll, or the next try of one, is due, on the monotonic clock."""
-        return self._due if self._retry_at is None else self._retry_at
+        return self._slot.at if self._retry_at is None else self._retry_at
 
-    def _decide(self, clock: float) -> Job | Wake:
+    def _decide(self, now: Now) -> Job | Wake:
+        clock = now.monotonic
         free = self._budget.free_at(clock)
         poll = max(self._poll_at, free)
         # A meter that does not answer is not hammered by whoever asks.
         brake = self._asked_at + retry_delay(self._failures, _SPARING_S) if self._failures else free
-        wishes = max(free, brake) if self._wants_all or self._wanted else math.inf
-        ping = max(self._ping_at(), self._budget.free_at(clock, self._polls_a_day))
-        step = self._steps_at if self._steps else math.inf
+        wishes = max(free, brake) if self._wishes else math.inf
+        ping = max(self._ping_at(), self.spare_at(now))
         if poll <= clock:
             return Job(Kind.POLL)
         if wishes <= clock:
-            return Job(Kind.REQUEST, () if self._wants_all else tuple(self._wanted))
+            return self._wishes.job()
         if ping <= clock:
             return Job(Kind.PING)
-        if step <= clock:
-            return Job(next(iter(self._steps)))
-        at = min(poll, wishes, ping, step)
+        if self._steps.at <= clock:
+            return Job(self._steps.next)
+        at = min(poll, wishes, ping, self._steps.at)
         return Wake(max(at, math.nextafter(clock, math.inf)))
-
-    def _take_wishes(self, job: Job) -> None:
-        """Note what `job` answers."""
-        if job.is_full:
-            self._wants_all = False
-        for register in self._settings.registers if job.is_full else job.registers:
-            self._wanted.pop(register, None)
-
-    def _date_earlier(self, now: Now) -> None:
-        """Count what an earlier run asked, once the clock says more than when it did."""
-        own = [moment for moment in self._budget.spent if moment > self._began_at]
-        asked = clocked(self._earlier, now)
-        self._budget = Budget(self._settings.max_readings_per_day, [*asked, *own])
-        if all(moment <= now.wall for moment in self._earlier):
-            self._earlier = ()
 
     def _go_on(self, now: Now) -> None:
         """Find the first slot after the last readout of an earlier run."""
-        self._slot, self._due = now.wall, now.monotonic
-        if self._last is not None and self._last > now.wall:
-            self._slot, self._due = self._last, now.monotonic + CLOCK_S
-        elif self._last is not None:
-            last, self._last = self._last, None
-            self._polled_at = last - self._offset
-            if self._moments(max(last, self._turn(now.monotonic))) > now.wall:
+        self._slot = Slot(now.wall, now.monotonic)
+        if self._awaited > now.wall:
+            self._slot = Slot(self._awaited, now.monotonic + CLOCK_S)
+            return
+        self._awaited = -math.inf
+        if self._last is not None:
+            self._polled_at = self._last - self._offset
+            if self._moments(max(self._last, self._turn(now.monotonic))) > now.wall:
                 self._plan(now)
 
     def _notice_set(self, now: Now) -> None:
@@ -266,59 +256,57 @@ class Schedule:
         if abs(moved) <= _SET_S:
             return
         self._offset += moved
-        if self._earlier:
-            self._date_earlier(now)
-        if self._last is not None:
-            if self._last <= now.wall:
+        self._budget.clock_set(now)
+        before = self._slot
+        if self.awaits_clock:
+            if self._awaited <= now.wall:
                 self._go_on(now)
-            return
-        if self._due <= now.monotonic:
-            return
-        before, slot = self._due, self._slot
-        if now.wall >= slot:  # the clock jumped over it
-            self._due = now.monotonic
-            return
-        self._plan(now)
-        if not self.is_cron and self._due > before:
-            self._due, self._slot = before, slot
+        elif now.wall >= before.wall:  # the clock jumped over it
+            self._slot = before._replace(at=min(before.at, now.monotonic))
+        elif before.at > now.monotonic:
+            self._plan(now)
+            if not self.is_cron and self._slot.at > before.at:
+                self._slot = before
 
     def _plan_anew(self, now: Now) -> None:
         """Find the next slot by what was just changed, unless a poll is due already."""
         self._notice_set(now)
-        if self._due > now.monotonic and not self.awaits_clock:
+        if self._slot.at > now.monotonic and not self.awaits_clock:
             self._plan(now)
             if self._retry_at is not None:
-                soon = max(self._due, now.monotonic + _SPARING_S)
+                soon = max(self._slot.at, now.monotonic + _SPARING_S)
                 self._retry_at = min(self._retry_at, soon)
 
-    def _plan(self, now: Now, *, polled: bool = False) -> None:
+    def _plan_after_poll(self, now: Now) -> None:
+        self._polled_slot = self._slot.wall
+        self._plan(now)
+
+    def _plan(self, now: Now) -> None:
         """Find the next slot, not sooner than the budget has room for it.
 
-        One that was `polled` a little before its time is not found again.
+        One that was polled is not found again, when the wait for it ended a little early or the
+        clock was set back behind it since; but no interval is ever stretched by that.
         """
         clock = now.monotonic
-        early = polled and now.wall < self._slot <= now.wall + _EARLY_S
-        begin = self._slot if early else now.wall
+        near = _SLACK_S if self.is_cron else _EARLY_S
+        is_near = now.wall < self._polled_slot <= now.wall + near
+        begin = self._polled_slot if is_near else now.wall
         slot = self._moments(max(begin, self._turn(clock)))
         flowing = self.flowing and self._settings.active_interval_s and not self._failures
         if flowing or clock < self._boost_until:
             active = every(self._settings.active_interval_s or ACTIVE_S, self._zone)
-            room = self._budget.free_at(clock, self._polls_a_day)
-            slot = min(slot, active(max(begin, room + self._offset if room > clock else begin)))
-        self._slot, self._due = slot, slot - self._offset
+            spare = self.spare_at(now)
+            slot = min(slot, active(max(begin, spare + self._offset if spare > clock else begin)))
+        self._slot = Slot(slot, slot - self._offset)
 
     def _turn(self, clock: float) -> float:
         """The unix time from which on the budget has room for the next poll."""
         pace_s = self._budget.pace_s(clock)
         return self._polled_at + pace_s - min(_SLACK_S, pace_s / 10) + self._offset
 
-    @property
-    def _polls_a_day(self) -> int:
-        return math.ceil(DAY_S / self.interval_s)
-
     def _moments(self, moment: float) -> float:
         """The first moment after `moment` at which the meter is to be polled."""
-        if self._settings.poll_at is not None and self._interval_s is None:
+        if self._settings.poll_at is not None and self.is_cron:
             return cron(self._settings.poll_at, self._zone)(moment)
         return every(self.interval_s, self._zone)(moment)
 
@@ -332,8 +320,8 @@ class Schedule:
     def _retry(self, fault: Fault, clock: float) -> float:
         """When to try again: after 5, 10, 20 s and so on, but the meter is spared in the end."""
         if fault is Fault.PORT:
-            return min(self._due, clock + retry_delay(self._failures, _PORT_RETRY_S))
+            return min(self._slot.at, clock + retry_delay(self._failures, _PORT_RETRY_S))
         delay_s = retry_delay(self._failures, max(self.interval_s, _SPARING_S))
-        again = min(max(self._due, clock + _SPARING_S), clock + delay_s)
-        spare = min(self._budget.spare_at(clock), max(self._due, clock + _SPARING_S))
+        again = min(max(self._slot.at, clock + _SPARING_S), clock + delay_s)
+        spare = min(self._budget.spare_at(clock), max(self._slot.at, clock + _SPARING_S))
         return max(again, spare) if fault is Fault.UNUSABLE else again

@@ -102,9 +102,12 @@ class History:
         """How far an output has got; 0 before everything."""
         return await self._run(self._try, lambda: self._cursor(output)) or 0
 
-    async def latest(self, meter: str) -> Readout | None:
-        """The last readout of `meter` that was not imported; None before the first."""
-        return await self._run(self._try, lambda: latest(self._connect(), meter))
+    async def latest(self, meter: str, registers: Iterable[int] = ()) -> Readout | None:
+        """The last readout of `meter` that was not imported; None before the first.
+
+        With `registers`, the last one in which all of them were asked for.
+        """
+        return await self._run(self._try, lambda: latest(self._connect(), meter, registers))
 
     async def advance(self, output: str, sequence: int) -> None:
         """Note for good that an output has got as far as `sequence`."""

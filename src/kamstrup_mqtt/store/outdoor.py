@@ -8,13 +8,14 @@ from kamstrup_mqtt.store.codec import number
 from kamstrup_mqtt.store.rows import tell
 
 _HEATING_C = Decimal(18)  # outside, below which houses are heated
+_HOUR_S = 3600
 _KNOWN_HOURS = 12
 _WRONG = (ArithmeticError, AttributeError, TypeError, ValueError)  # what a wrong byte brings about
 
 
 def note(database: sqlite3.Connection, value: Decimal, moment: datetime) -> None:
     """Add a temperature, in °C, to its hour; within a transaction."""
-    hour = int(moment.timestamp()) // 3600
+    hour = int(moment.timestamp()) // _HOUR_S
     total, count = database.execute(
         "SELECT total, count FROM outdoor WHERE hour = ?", (hour,)
     ).fetchone() or ("0", 0)
@@ -26,17 +27,24 @@ def note(database: sqlite3.Connection, value: Decimal, moment: datetime) -> None
 
 
 def colder(database: sqlite3.Connection, begin: datetime, end: datetime) -> Decimal | None:
-    """How much colder than 18 °C a day was; None when less than half its hours are known."""
+    """How much colder than 18 °C a day was; None when less than half its hours are known.
+
+    Hours are those of the world: where midnight is within one, it counts in part for either day.
+    """
+    first, last = int(begin.timestamp()), int(end.timestamp())
     hours = database.execute(
         "SELECT hour, total, count FROM outdoor WHERE hour >= ? AND hour < ?",
-        (int(begin.timestamp()) // 3600, int(end.timestamp()) // 3600),
+        (first // _HOUR_S, -(-last // _HOUR_S)),
     )
-    means = []
+    total_s = degree_s = Decimal(0)
     for hour, total, count in hours:
+        its_s = min(last, (hour + 1) * _HOUR_S) - max(first, hour * _HOUR_S)
         try:
-            means.append(number(total) / count)
+            degree_s += its_s * number(total) / count
         except _WRONG as error:
             tell(database, f"the temperature outside of hour {hour}", error)
-    if len(means) < _KNOWN_HOURS:
+        else:
+            total_s += its_s
+    if total_s < _KNOWN_HOURS * _HOUR_S:
         return None
-    return max(Decimal(0), _HEATING_C - sum(means, Decimal(0)) / len(means))
+    return max(Decimal(0), _HEATING_C - degree_s / total_s)

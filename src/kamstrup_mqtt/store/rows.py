@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kamstrup_mqtt.readout import Readout
@@ -14,6 +14,7 @@ READOUTS = (
     "SELECT sequence, name, identity, columns, taken, utc_offset, digits, misdated FROM readout "
     "LEFT JOIN meter ON meter.id = readout.meter LEFT JOIN layout ON layout.id = readout.layout "
 )
+_LOOKED_AT = 1000  # readouts, for the last full one
 _MOST_TOLD = 20  # rows of one file that are named in the log
 
 _log = logging.getLogger(__name__)
@@ -80,8 +81,13 @@ def ids_of(database: sqlite3.Connection, meter: str) -> list[int]:
     return [number for (number,) in rows]
 
 
-def latest(database: sqlite3.Connection, meter: str) -> Readout | None:
-    """The last readout of `meter` that was not imported, by order; for no time is to be trusted."""
+def latest(
+    database: sqlite3.Connection, meter: str, registers: Iterable[int] = ()
+) -> Readout | None:
+    """The last readout of `meter` that was not imported, by order; for no time is to be trusted.
+
+    With `registers`, the last one in which all of them were asked for, among the last thousand.
+    """
     ids = ids_of(database, meter)
     marks = ", ".join("?" * len(ids))
     query = f"SELECT latest FROM meter WHERE id IN ({marks})"  # noqa: S608 - question marks
@@ -91,9 +97,9 @@ def latest(database: sqlite3.Connection, meter: str) -> Readout | None:
         database,
         f"WHERE sequence <= ? AND sequence > 0 AND +readout.meter IN ({marks}) "
         "ORDER BY sequence DESC",
-        last, *ids, most=1,
+        last, *ids, most=_LOOKED_AT,
     )  # fmt: skip
-    return next((one.readout for one in found), None)
+    return next((one.readout for one in found if one.readout.covers(registers)), None)
 
 
 def raw_rows(
