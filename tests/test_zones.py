@@ -352,12 +352,15 @@ def test_the_hours_of_half_an_hour_of_summer_time() -> None:
         assert {mark.minute for mark in marks if mark.hour != 2} == {0}
 
 
-async def test_each_hour_outside_counts_in_one_day(tmp_path: Path) -> None:
+async def test_an_hour_outside_that_midnight_divides_counts_half_in_either_day(
+    tmp_path: Path,
+) -> None:
     path, begin = tmp_path / "history.db", place("Asia/Kolkata", (2026, 1, 1))
     history = History(path, 1e9)
     await history.open()
     for hour in range(-24, 96):
-        await history.note_outdoor(Decimal(hour % 24 - 10), begin + hour * HOUR)
+        await history.note_outdoor(Decimal(3 if hour < 24 else 9), begin + hour * HOUR)
     await history.close()
     with Archive(path) as archive:
-        assert archive.degree_days(begin, begin + 3 * DAY, "day") == [Decimal("16.5")] * 3
+        found = archive.degree_days(begin, begin + 3 * DAY, "day")
+    assert found == [Decimal("14.875"), Decimal(9), Decimal(9)]
