@@ -125,8 +125,8 @@ def _is_followed(first: Readout, second: Readout) -> None:
     plausibility = Plausibility()
     rows = []
     for minute, readout in enumerate((first, second)):
-        doubtful = plausibility.doubtful(readout, minute * 60)
-        plausibility.accept(readout, minute * 60, doubtful)
+        plausibility.doubtful(readout, minute * 60)
+        plausibility.accept(readout, minute * 60)
         device.note_readout(readout)
         json.loads(device.config())
         json.loads(device.states(readout.time))

@@ -310,7 +310,7 @@ async def test_a_clock_that_is_behind_is_given_time_to_be_set(
             before = len(await work.readouts())
             await asyncio.sleep(60)
             assert len(await work.readouts()) == before
-            assert caplog.text.count("the clock of this machine says less") == 1
+            assert caplog.text.count("the clock of this machine is behind") == 1
             clock.set(by)
             await asyncio.sleep(90)
             assert len(await work.readouts()) == before + 1
@@ -460,3 +460,40 @@ async def test_another_interval_is_told_in_one_line(
         await asyncio.sleep(1)
     assert len(caplog.messages) == 1
     assert "reading every 20 min: 72 readings a day, about 18 h of battery life" in caplog.text
+
+
+@virtual
+async def test_a_meter_that_answers_no_registers_still_spends_the_budget(tmp_path: Path) -> None:
+    simulated = Liar()
+    simulated.deaf_to = GetRegisterRequest((60, 99))
+    async with running(
+        tmp_path, simulated, "energy", interval_s=60, max_readings_per_day=10
+    ) as work:
+        await asyncio.sleep(20 * HOUR)
+        memory = json.loads(await work.history.setting("meter", "schedule") or "")
+        assert 8 <= len(memory["asked"]) <= 10
+
+
+@virtual
+async def test_a_head_that_came_off_after_a_ping_is_no_sleeping_meter(tmp_path: Path) -> None:
+    simulated = SimulatedMeter()
+    async with running(tmp_path, simulated, "energy", interval_s=6 * HOUR, keep_awake=True) as work:
+        await work.readouts(1)
+        work.clock.set(0)
+        while simulated.requests[-1] != GetSerialNoRequest():
+            await asyncio.sleep(60)
+        simulated.faults[Fault.SILENT] = 1.0
+        work.poller.request()
+        await asyncio.sleep(300)
+        assert work.status.state is LinkState.SILENT
+
+
+@virtual
+async def test_eight_parameters_with_the_flow_among_them_take_one_telegram(tmp_path: Path) -> None:
+    names = ("energy", "volume", "flow", "power", "temp1", "temp2", "tempdiff", "temp1xm3")
+    simulated = SimulatedMeter()
+    async with running(tmp_path, simulated, *names, active_interval_s=60) as work:
+        await work.readouts(1)
+        before = len(asked(simulated))
+        await work.requested()
+        assert len(asked(simulated)) - before == len(names)

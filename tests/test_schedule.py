@@ -1,6 +1,7 @@
 """The schedule: on the clock, without drift, within the budget, whatever the clock does."""
 
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -26,14 +27,14 @@ class Meter:
         self.schedule = Schedule(self.settings, AMSTERDAM, self.now)
         self.jobs: list[tuple[Kind, float]] = []
 
-    def live(self, seconds: float, fault: Fault | None = None) -> list[Kind]:
+    def live(self, seconds: float, fault: Fault | None = None, takes_s: float = 2.0) -> list[Kind]:
         """Do what is to be done for so long; gives what that was."""
         end, before = self.now.monotonic + seconds, len(self.jobs)
         while True:
             found = self.schedule.next(self.now)
             if isinstance(found, Job):
                 self.jobs.append((found.kind, self.now.wall))
-                self.sleep(2.0)
+                self.sleep(takes_s)
                 if fault is None:
                     self.schedule.done(found, self.now)
                 else:
@@ -238,7 +239,7 @@ def test_a_meter_that_stopped_answering_while_water_flowed_is_spared() -> None:
     meter = Meter(active_interval_s=30.0)
     meter.schedule.flowing = True
     meter.live(60)
-    assert len(meter.live(DAY, Fault.SILENT)) < 60
+    assert len(meter.live(DAY, Fault.SILENT)) < 90
 
 
 def test_a_restart_keeps_the_pace_of_the_budget() -> None:
@@ -307,3 +308,117 @@ def test_a_partial_readout_later_than_the_full_one_is_not_taken_for_it() -> None
     assert meter.schedule.awaits_clock
     meter.set(HOUR + 1)
     assert meter.live(10) == [Kind.POLL]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"max_readings_per_day": 24},
+        {"max_readings_per_day": 24, "poll_at": "0 * * * *"},
+        {"max_readings_per_day": 24, "interval_s": 60.0},
+        {"max_readings_per_day": 1, "interval_s": DAY},
+    ],
+)
+def test_a_budget_moves_no_poll_away_from_its_slot(plan: dict[str, Any]) -> None:
+    meter = Meter(**plan)
+    meter.live(3 * DAY)
+    meter.live(HOUR, takes_s=55)
+    meter.live(20 * DAY)
+    assert {round(at % 60) for _, at in meter.jobs} == {0}
+    if "interval_s" not in plan:
+        assert {round(at % HOUR) for _, at in meter.jobs} == {0}
+
+
+@pytest.mark.parametrize(
+    ("poll_at", "most", "a_day"), [("0 6-18 * * *", 13, 13), ("*/10 6-8 * * *", 24, 18)]
+)
+def test_a_budget_for_all_moments_of_a_part_of_the_day_leaves_none_out(
+    poll_at: str, most: int, a_day: int
+) -> None:
+    meter = Meter(poll_at=poll_at, interval_s=16 * HOUR, max_readings_per_day=most)
+    meter.live(2 * DAY)
+    assert len(meter.live(10 * DAY)) == 10 * a_day
+
+
+@pytest.mark.parametrize(("interval_s", "most"), [(HOUR, 23), (HOUR, 20), (600.0, 100)])
+def test_a_budget_that_is_a_little_too_small_leaves_a_few_out(interval_s: float, most: int) -> None:
+    meter = Meter(interval_s=interval_s, max_readings_per_day=most)
+    meter.live(2 * DAY)
+    assert 10 * (most - 1) <= len(meter.live(10 * DAY)) <= 10 * most
+    polls = [at for _, at in meter.jobs]
+    assert max(b - a for a, b in pairwise(polls)) <= 2 * interval_s + 60
+
+
+def test_who_is_killed_amid_a_readout_has_asked_too() -> None:
+    meter = Meter(max_readings_per_day=3)
+    begun = 0
+    for _ in range(30):
+        begun += isinstance(meter.schedule.next(meter.now), Job)
+        meter.sleep(10)
+        meter.restart(None)
+    assert begun == 3
+
+
+def test_a_retry_just_before_a_moment_does_not_take_its_place() -> None:
+    meter = Meter(NOON + 11 * HOUR - 60, poll_at="0 0 * * *", interval_s=DAY)
+    meter.live(3, Fault.SILENT)
+    assert meter.live(30) == [Kind.POLL]
+    assert meter.live(60) == [Kind.POLL]
+    assert meter.jobs[-1][1] == NOON + 11 * HOUR
+
+
+def test_what_a_poll_has_read_is_not_read_again_for_a_request_that_failed() -> None:
+    meter = Meter()
+    meter.live(60)
+    meter.schedule.request((60,))
+    assert meter.live(3, Fault.PORT) == [Kind.REQUEST]
+    assert meter.live(300) == [Kind.POLL]
+
+
+def test_a_request_gets_its_turn_where_the_polls_take_all_of_a_budget() -> None:
+    meter = Meter(max_readings_per_day=24)
+    meter.live(2 * DAY)
+    meter.schedule.request((99,))
+    found = meter.live(3 * HOUR)
+    assert found.count(Kind.REQUEST) == 1
+    assert Kind.POLL in found
+
+
+def test_a_clock_that_was_ahead_at_the_start_does_not_double_the_budget() -> None:
+    meter = Meter(interval_s=60.0, max_readings_per_day=3)
+    for _ in range(3):
+        meter.schedule.request()
+        meter.live(10)
+    meter.set(10 * DAY)
+    meter.schedule, memory = (
+        Schedule(meter.settings, AMSTERDAM, meter.now), meter.schedule.memory
+    )  # fmt: skip
+    meter.schedule.resume(meter.now, memory._replace(asked=(NOON, NOON + 10, NOON + 20)), NOON)
+    meter.set(-10 * DAY)
+    assert meter.live(20 * HOUR) == []
+
+
+def test_a_daily_poll_finds_a_meter_whose_key_was_pressed() -> None:
+    meter = Meter(interval_s=DAY)
+    meter.live(DAY / 2, Fault.SILENT)
+    polls = len(meter.jobs)
+    meter.live(DAY / 2, Fault.SILENT)
+    assert 20 <= len(meter.jobs) - polls <= 30
+
+
+def test_a_clock_set_over_a_slot_ends_the_wait_for_a_retry() -> None:
+    meter = Meter(interval_s=DAY)
+    meter.live(6 * HOUR, Fault.UNUSABLE)
+    meter.set(DAY)
+    assert meter.live(2) == [Kind.POLL]
+
+
+def test_a_restart_does_not_ping_at_once() -> None:
+    meter = Meter(interval_s=6 * HOUR, keep_awake=True)
+    meter.live(2 * HOUR)
+    before = len(meter.jobs)
+    for _ in range(5):
+        meter.schedule = Schedule(meter.settings, AMSTERDAM, meter.now)
+        meter.schedule.resume(meter.now, Memory(), meter.now.wall - 600)
+        meter.live(60)
+    assert len(meter.jobs) == before

@@ -51,7 +51,7 @@ class Transactions:
     def __init__(self, link: Link) -> None:
         self.counters = Counters()
         self.asked_at = 0.0  # the loop's time of the last telegram
-        self.heard_at = -math.inf  # when a byte came back to one
+        self.heard_at = -math.inf  # when something came back to one that is not our echo
         self._link = link
         self._quiet_from = 0.0  # the loop's time from which the line may be written to
         self._answered: deque[bool] = deque(maxlen=JUDGED)
@@ -118,7 +118,8 @@ class Transactions:
         while chunk := await self._link.read(until=deadline):
             received += chunk
             self.counters.bytes += len(chunk)
-            self.heard_at = loop.time()
+            if not telegram.startswith(received):
+                self.heard_at = loop.time()
             for found in reader.feed(chunk):
                 if isinstance(found, Frame) and found.direction is Direction.REQUEST:
                     echo = True

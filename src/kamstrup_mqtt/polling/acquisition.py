@@ -80,7 +80,7 @@ class Acquisition:
             self._cache.forget()
         registers, now = self._settings.registers, self._clock()
         due = self._cache.due(now) or registers[:1]
-        along = [FLOW] if self._settings.active_interval_s else []
+        along = [FLOW] if self._settings.active_interval_s and FLOW not in due else []
         # The info code comes along where it costs no telegram of its own.
         along += [INFO_CODE] if (len(due) + len(along)) % MAX_REGISTERS else []
         readout = await self._session.read([*due, *along])
@@ -105,7 +105,7 @@ class Acquisition:
                 return replace(readout, meter=repeated.meter)
             clock = self._clock().monotonic
             readout = self._plausibility.settle(readout, repeated, doubtful, clock)
-        self._plausibility.accept(readout, self._clock().monotonic, doubtful)
+        self._plausibility.accept(readout, self._clock().monotonic)
         return readout
 
     def _is_another(self, meter: MeterIdentity) -> bool:

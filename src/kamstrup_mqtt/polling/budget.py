@@ -1,11 +1,13 @@
 """How often a meter may be asked in 24 hours, spread over them. Nothing here looks at a clock."""
 
-import math
+from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable
 
 from kamstrup_mqtt.polling.moments import DAY_S
 from kamstrup_mqtt.readout import Now
+
+_EXACT_S = 0.001  # in which two moments are the same
 
 
 class Budget:
@@ -19,7 +21,7 @@ class Budget:
 
     """
 
-    def __init__(self, most: int | None, begin: float = -math.inf) -> None:
+    def __init__(self, most: int | None, begin: float = 0.0) -> None:
         self._most = most
         self._begin = begin
         self._spent: deque[float] = deque()
@@ -31,7 +33,7 @@ class Budget:
         self.clock_set(now)
 
     def clock_set(self, now: Now) -> None:
-        """Count what an earlier run asked by this clock, where the last one said less.
+        """Count what an earlier run asked by this clock, for the last one may have been wrong.
 
         A moment that is still to come was stamped by a clock that differs from this one. Nobody
         knows how long ago that was: such questions are taken to be spread over the last 24 hours.
@@ -43,7 +45,7 @@ class Budget:
         ages += [DAY_S * (number + 1) / (unknown + 1) for number in range(unknown)]
         own = [moment for moment in self._spent if moment > self._begin]
         self._spent = deque(sorted([*(now.monotonic - age for age in ages), *own]))
-        if not unknown:
+        if now.monotonic > self._begin + DAY_S:
             self._earlier = ()
 
     @property
@@ -52,9 +54,14 @@ class Budget:
         return tuple(self._spent)
 
     def spend(self, now: float) -> None:
-        """Count a question."""
+        """Count a question, when it is asked: who is killed meanwhile has asked it too."""
         if self._most is not None:
-            self._spent.append(now)
+            insort(self._spent, now)
+
+    def refund(self) -> None:
+        """The last question cost the meter nothing: nobody heard it."""
+        if self._spent:
+            self._spent.pop()
 
     def free_at(self, now: float, reserved: int = 0) -> float:
         """From when on the meter may be asked; `now` when it may already.
@@ -72,9 +79,19 @@ class Budget:
             return now + DAY_S
         return now if len(self._spent) < allowed else self._spent[-allowed] + DAY_S
 
-    def spare_at(self, now: float) -> float:
-        """From when on it may be asked more than planned: half of all is left for the plan."""
+    def retry_at(self, now: float) -> float:
+        """From when on it may be asked again after bad answers: half of all is left for polls."""
         return self.free_at(now, (self._most or 0) // 2)
+
+    def lasts(self, moments: Iterable[float]) -> bool:
+        """Whether it has room for a question at each of `moments`, those of the next 24 hours."""
+        if self._most is None:
+            return True
+        for count, moment in enumerate(moments, start=1):
+            old = bisect_right(self._spent, moment - DAY_S + _EXACT_S)
+            if len(self._spent) - old + count > self._most:
+                return False
+        return True
 
     def pace_s(self, now: float) -> float:
         """Seconds from one poll to the next that never run into the end of the budget.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from kamstrup_mqtt.polling.moments import DAY_S, moments_a_day
+from kamstrup_mqtt.polling.moments import DAY_S
 from kamstrup_mqtt.polling.schedule import SLEEPY_S, Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.quantities import duration
@@ -18,11 +18,11 @@ def battery_life(readings: int) -> str:
 
 def explained(meter: MeterConfig, schedule: Schedule) -> Iterator[str]:
     """When the meter is polled, and what that costs it: one sentence each."""
-    when, polls = f"every {duration(schedule.interval_s)}", DAY_S / schedule.interval_s
-    if meter.poll_at and schedule.is_cron:
+    timetable = schedule.timetable
+    when = f"every {duration(timetable.interval_s)}"
+    if timetable.is_cron:
         when = f"at {meter.poll_at} (minute, hour, day, month, weekday)"
-        polls = moments_a_day(meter.poll_at)
-    yield f"reading {when}: {_cost(polls)}"
+    yield f"reading {when}: {_cost(timetable.polls_a_day)}"
     if meter.active_interval_s is not None:
         yield (
             f"while water flows, or somebody asks for it, every {duration(meter.active_interval_s)}"
@@ -32,25 +32,26 @@ def explained(meter: MeterConfig, schedule: Schedule) -> Iterator[str]:
     if most is not None:
         yield f"never more than {most} readings a day, spread over it"
     if schedule.keeps_awake:
-        questions = math.ceil(DAY_S / SLEEPY_S)
+        questions = timetable.pings_a_day(SLEEPY_S)
         yield (
-            f"in between a telegram of 5 bytes every {duration(SLEEPY_S)} keeps the meter awake: "
-            f"at most {questions} a day, and each costs about as much battery as a reading; "
+            f"between readings, a telegram of 5 bytes every {duration(SLEEPY_S)} keeps the meter "
+            f"awake: at most {questions} a day, and each costs about as much battery as a reading; "
             "keep_awake: false leaves that out"
         )
-    elif meter.keep_awake is None and schedule.interval_s > SLEEPY_S:
+    elif meter.keep_awake is None and timetable.interval_s > SLEEPY_S:
         yield "a meter that is found asleep once is kept awake from then on"
 
 
 def warned(meter: MeterConfig, schedule: Schedule) -> Iterator[str]:
     """What may go wrong with that: one sentence each."""
-    most, questions = meter.max_readings_per_day, math.ceil(DAY_S / SLEEPY_S)
+    timetable, most = schedule.timetable, meter.max_readings_per_day
+    questions = math.ceil(timetable.polls_a_day) + timetable.pings_a_day(SLEEPY_S)
     if schedule.keeps_awake and most is not None and most < questions:
         yield (
             f"max_readings_per_day: {most} is too few to keep the meter awake all day, which takes "
-            f"{questions}"
+            f"{questions} with the readings"
         )
-    if meter.keep_awake is False and schedule.interval_s > SLEEPY_S:
+    if meter.keep_awake is False and timetable.interval_s > SLEEPY_S:
         yield (
             "meters fall asleep after about 30 minutes without a question, and may not answer the "
             "next one; keep_awake: true keeps them awake"

@@ -5,7 +5,7 @@ import math
 
 from kamstrup_mqtt.polling.cost import explained, warned
 from kamstrup_mqtt.polling.link_state import LinkMonitor
-from kamstrup_mqtt.polling.schedule import ACTIVE_S, CLOCK_S, Schedule
+from kamstrup_mqtt.polling.schedule import CLOCK_S, Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.quantities import duration
 from kamstrup_mqtt.readout import Now, Readout
@@ -44,7 +44,7 @@ class PollLog:
         wait_s = self._schedule.next_poll_s(now)
         if self._schedule.awaits_clock:
             self._warn(
-                f"the clock of this machine says less than at the last readout, {taken}: waiting "
+                f"the clock of this machine is behind the last readout, {taken}: waiting "
                 f"{duration(CLOCK_S)} at most for it to be set"
             )
         elif wait_s > 0:
@@ -61,7 +61,7 @@ class PollLog:
 
     def boost(self, seconds: float, now: Now) -> None:
         """Say that somebody asked for faster polls, or that there is no room for them."""
-        every = duration(self._settings.active_interval_s or ACTIVE_S)
+        every = duration(self._schedule.timetable.active_s)
         wait_s = self._schedule.spare_at(now) - now.monotonic
         if wait_s > 0:
             self._warn(

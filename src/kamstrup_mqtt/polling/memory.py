@@ -18,6 +18,11 @@ class Memory(NamedTuple):
     asked: tuple[float, ...] = ()
     slept: bool = False
 
+    def is_news(self, kept: "Memory") -> bool:
+        """Whether it says more than what is `kept`, from which some may have grown too old."""
+        since = self.asked[0] if self.asked else math.inf
+        return (tuple(at for at in kept.asked if at >= since), kept.slept) != self
+
     def to_json(self) -> str:
         """One JSON object."""
         return json.dumps(self._asdict())

@@ -47,7 +47,7 @@ def every(interval_s: float, zone: tzinfo) -> Moments:
 
 
 def _at(slot: int, interval_s: float, zone: tzinfo) -> float:
-    """The first moment at which the clock of `zone` shows that slot of the grid, or passes it."""
+    """When the clock of `zone` shows that slot of the grid; a time that is left out comes later."""
     shown = _EPOCH + timedelta(seconds=slot * interval_s)
     return shown.replace(tzinfo=zone).timestamp()
 

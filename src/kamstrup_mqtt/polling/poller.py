@@ -1,4 +1,4 @@
-"""Polls one meter for ever: waits for the next job, does it, and tells what became of it.
+"""Polls one meter until cancelled: waits for the next job, does it, and tells what became of it.
 
 What it reads goes into the history, how the meter is doing onto a board; outputs follow both. When
 to ask is decided by the schedule, what to ask and to believe by the acquisition.
@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from kamstrup_mqtt.consumption import local_zone
-from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
+from kamstrup_mqtt.errors import KamstrupError, PortError
 from kamstrup_mqtt.meter import MeterSession
 from kamstrup_mqtt.polling.acquisition import Acquisition
 from kamstrup_mqtt.polling.job import Fault, Job, Kind, Wake
@@ -141,6 +141,7 @@ class Poller:
     async def _do(self, job: Job) -> None:
         """Do `job`, and tell the schedule and the reporter what became of it."""
         readout = None
+        await self._remember()  # who is killed meanwhile has asked the meter too
         try:
             readout = await self._ask(job)
         except KamstrupError as fault:
@@ -151,8 +152,7 @@ class Poller:
         else:
             now = self._clock()
             self._schedule.done(job, now)
-            if readout is not None:
-                self._reporter.took(job, readout, now)
+            self._heard(job, readout, now)
         self._reporter.put(self._clock())  # first: whoever sees a value is to see its state
         if readout is not None and readout.readings:
             await self._history.append(self._settings.name, readout)
@@ -174,21 +174,24 @@ class Poller:
                     del self._steps[job.kind]
         return None
 
-    def _failed(self, job: Job, error: KamstrupError, now: Now) -> None:
-        fault = Fault.UNUSABLE
-        if isinstance(error, NoAnswerError):
-            fault = Fault.SILENT
-        elif isinstance(error, PortError) and not self._session.was_answered:
-            fault = Fault.PORT
-        self._schedule.failed(job, fault, now)
-        self._reporter.failed(job, error, now)
-        if self._reporter.is_asleep and not self._schedule.slept:
+    def _heard(self, job: Job, readout: Readout | None, now: Now) -> None:
+        if readout is not None and self._reporter.is_another(readout.meter):
+            self._schedule.slept = False
+        woke = self._reporter.heard(job, readout, now)
+        if woke and not self._schedule.slept:
             self._schedule.slept = True
             self._reporter.planned(now)
 
+    def _failed(self, job: Job, error: KamstrupError, now: Now) -> None:
+        fault = Fault.UNUSABLE
+        if not self._session.was_answered:
+            fault = Fault.PORT if isinstance(error, PortError) else Fault.SILENT
+        self._schedule.failed(job, fault, now)
+        self._reporter.failed(job, error, now)
+
     async def _remember(self) -> None:
         memory = self._schedule.memory
-        if memory != self._memory:
+        if memory.is_news(self._memory):
             self._memory = memory
             await self._history.set_setting(self._settings.name, _MEMORY, memory.to_json())
 

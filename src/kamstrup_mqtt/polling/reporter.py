@@ -7,7 +7,7 @@ from kamstrup_mqtt.polling.link_state import LinkMonitor
 from kamstrup_mqtt.polling.log import PollLog
 from kamstrup_mqtt.polling.schedule import Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
-from kamstrup_mqtt.readout import Now, Readout
+from kamstrup_mqtt.readout import MeterIdentity, Now, Readout
 from kamstrup_mqtt.readout.status import LinkState, MeterStatus
 from kamstrup_mqtt.store import Board
 
@@ -44,10 +44,10 @@ class Reporter:
             return f"{self._name}: not read yet"
         return ""
 
-    @property
-    def is_asleep(self) -> bool:
-        """Whether the meter seems to be asleep."""
-        return self._monitor.state is LinkState.ASLEEP
+    def is_another(self, meter: MeterIdentity) -> bool:
+        """Whether that is surely another meter than the one read last."""
+        known = self._monitor.meter.serial
+        return None not in (known, meter.serial) and known != meter.serial
 
     def begins(self, latest: Readout | None, full: Readout | None, now: Now) -> None:
         """Say what is going to be done, after the latest and the last full readout there are."""
@@ -80,23 +80,31 @@ class Reporter:
         self._monitor.failed(KamstrupError(cause), now)
         self.put(now)
 
-    def took(self, job: Job, readout: Readout, now: Now) -> None:
-        """Say what is new about the meter, by what `job` read."""
+    def heard(self, job: Job, readout: Readout | None, now: Now) -> bool:
+        """Say what is new about the meter, which answered; whether it had been asleep."""
         monitor = self._monitor
-        is_known = monitor.has_heard and readout.meter.serial == monitor.meter.serial
-        if monitor.failures or not is_known:
-            self._log.answers(readout)
-        missing = monitor.missing
+        woke = monitor.state is LinkState.ASLEEP
+        if readout is not None:
+            is_known = monitor.has_heard and readout.meter.serial == monitor.meter.serial
+            if monitor.failures or not is_known:
+                self._log.answers(readout)
         monitor.heard(now)
-        monitor.took(readout, is_full=job.is_full)
-        if monitor.missing and monitor.missing != missing:
-            self._log.missing(readout)
+        if readout is not None:
+            missing = monitor.missing
+            monitor.took(readout, is_full=job.is_full)
+            if monitor.missing and monitor.missing != missing:
+                self._log.missing(readout)
+        return woke
 
     def put(self, now: Now) -> None:
         """Put up the state, as soon as anything is known of it."""
         session = self._session
         status = self._monitor.status(
-            now, session.counters, session.quality, self._schedule.interval_s, self.info_code
+            now,
+            session.counters,
+            session.quality,
+            self._schedule.timetable.interval_s,
+            self.info_code,
         )
         if status is not None:
             self._statuses.put(self._name, status)

@@ -17,18 +17,19 @@ from kamstrup_mqtt.polling.backoff import retry_delay
 from kamstrup_mqtt.polling.budget import Budget
 from kamstrup_mqtt.polling.job import STEPS, Fault, Job, Kind, Wake
 from kamstrup_mqtt.polling.memory import Memory
-from kamstrup_mqtt.polling.moments import DAY_S, cron, every
+from kamstrup_mqtt.polling.moments import DAY_S
+from kamstrup_mqtt.polling.requests import Requests
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.polling.steps import Steps
-from kamstrup_mqtt.polling.wishes import Wishes
+from kamstrup_mqtt.polling.timetable import Timetable
 from kamstrup_mqtt.readout import Now
 
 SLEEPY_S = 25 * 60.0  # meters sleep when nobody asks for 30 minutes (kmp.md, 1), some earlier
-ACTIVE_S = 30.0  # where somebody asks for faster polls and no interval is configured
 CLOCK_S = 120.0  # for the time to come from the network, on a machine that keeps none
 _SET_S = 1.0  # a wall clock that moves more against the monotonic one was set
 _EARLY_S = 1.0  # a wait may end a little before the wall clock gets there
-_SLACK_S = 60.0  # so near its turn in the budget, or to one that was polled, a slot is that one
+_SLACK_S = 60.0  # so soon after its slot a poll counts as at it, and no slot moves by it
+_MANY = 1500  # polls a day, of which each is looked at
 _BEFORE_POLL_S = 30.0  # so soon before a poll nobody is kept awake for it
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
 _SPARING_S = 20.0  # a meter that does not answer well is asked no more often, in the long run
@@ -55,38 +56,29 @@ class Schedule:
         self.flowing = False  # whether water flows, so that polls are to be faster
         self.slept = False  # whether the meter was found asleep once
         self._settings = settings
-        self._zone = zone
-        self._interval_s: float | None = None  # as set at run time
+        self.timetable = Timetable(settings, zone)
         self._offset = now.wall - now.monotonic
         self._job: Job | None = None  # under way
         self._slot = Slot(now.wall, now.monotonic)  # of the next poll
         self._retry_at: float | None = None  # sooner, as the last one failed
         self._failures = 0
-        self._wishes = Wishes(settings.registers)
+        self._requests = Requests(settings.registers)
         self._steps = Steps()
         self._budget = Budget(settings.max_readings_per_day, now.monotonic)
         self._boost_until = -math.inf
         self._asked_at = -math.inf
+        self._failed_at = -math.inf
         self._polled_at = -math.inf
         self._polled_slot = -math.inf  # on the wall clock
+        self._left_out = 0.0  # part of a slot that the budget will not have room for
         self._last: float | None = None  # full readout of an earlier run, as unix time
         self._awaited = -math.inf  # what the wall clock said then, and may soon say again
-
-    @property
-    def interval_s(self) -> float:
-        """The longest time between two polls, in seconds."""
-        return self._interval_s or self._settings.interval_s
-
-    @property
-    def is_cron(self) -> bool:
-        """Whether moments say when to poll, and no interval."""
-        return self._settings.poll_at is not None and self._interval_s is None
 
     @property
     def keeps_awake(self) -> bool:
         """Whether the meter is to be kept from falling asleep between two polls."""
         wanted = self._settings.keep_awake
-        if wanted is False or self.interval_s <= SLEEPY_S:
+        if wanted is False or self.timetable.interval_s <= SLEEPY_S:
             return False
         return wanted is True or self.slept
 
@@ -98,7 +90,8 @@ class Schedule:
     @property
     def memory(self) -> Memory:
         """What the next run is to know."""
-        return Memory(tuple(moment + self._offset for moment in self._budget.spent), self.slept)
+        asked = (round(moment + self._offset, 1) for moment in self._budget.spent)
+        return Memory(tuple(asked), self.slept)
 
     def resume(
         self, now: Now, memory: Memory, last: float | None, latest: float | None = None
@@ -117,6 +110,8 @@ class Schedule:
         self._budget.resume(memory.asked, now)
         self._last = last
         self._awaited = max(last or -math.inf, latest or -math.inf)
+        if self._awaited <= now.wall:
+            self._asked_at = self._awaited - self._offset
         self._go_on(now)
 
     def next(self, now: Now) -> Job | Wake:
@@ -127,7 +122,8 @@ class Schedule:
             if isinstance(found, Wake):
                 return found
             self._job = found
-            self._wishes.taken_up(found)
+            self._requests.taken_up(found)
+            self._spend(found, now.monotonic)
             if found.kind is Kind.POLL:
                 self._awaited = -math.inf
         return self._job
@@ -140,11 +136,10 @@ class Schedule:
         if job.kind in STEPS:
             self._steps.done(job.kind)
             return
-        self._budget.spend(now.monotonic)
         self._failures = 0
         if self._retry_at is not None:  # it answers again: the poll that failed is made up for
             self._retry_at = None if job.is_full else now.monotonic
-        self._wishes.done(job)
+        self._requests.done(job)
         if job.is_full:
             self._polled_at = min(self._slot.at, now.monotonic)
         if job.kind is Kind.POLL:
@@ -161,13 +156,14 @@ class Schedule:
         if job.kind in STEPS:
             self._steps.failed(clock)
             return
-        if fault is Fault.UNUSABLE:
-            self._budget.spend(clock)  # a meter that did not answer spent nothing
-            if job.is_full:
-                self._polled_at = clock
+        self._failed_at = clock
+        if fault is not Fault.UNUSABLE:
+            self._budget.refund()
+        elif job.is_full:
+            self._polled_at = clock
         if job.kind is Kind.PING and fault is not Fault.PORT:
             return
-        self._wishes.failed(job)
+        self._requests.failed(job)
         self._failures += 1
         if job.kind is Kind.POLL and self._slot.at <= clock:
             self._plan_after_poll(now)
@@ -179,7 +175,7 @@ class Schedule:
 
         What is asked for while a job is under way is read after it.
         """
-        self._wishes.add(registers)
+        self._requests.add(registers)
 
     def boost(self, seconds: float, now: Now) -> None:
         """Poll at the active interval for so long."""
@@ -188,11 +184,11 @@ class Schedule:
 
     def set_interval(self, seconds: float | None, now: Now) -> bool:
         """Poll at another interval, or with None as configured; whether that is news."""
-        if seconds == self._interval_s:
-            return False
-        self._interval_s = seconds
-        self._plan_anew(now)
-        return True
+        is_news = self.timetable.set_interval(seconds)
+        if is_news:
+            self._left_out = 0.0
+            self._plan_anew(now)
+        return is_news
 
     def begin(self, kind: Kind) -> None:
         """Have jobs of this kind, one of `STEPS`, whenever nothing else is due."""
@@ -211,8 +207,8 @@ class Schedule:
         return self._budget.free_at(now.monotonic)
 
     def spare_at(self, now: Now) -> float:
-        """From when on it lets the meter be asked more than the interval does."""
-        return self._budget.free_at(now.monotonic, math.ceil(DAY_S / self.interval_s))
+        """From when on it lets the meter be asked more often than the timetable does."""
+        return self._budget.free_at(now.monotonic, math.ceil(self.timetable.polls_a_day))
 
     @property
     def _poll_at(self) -> float:
@@ -223,19 +219,19 @@ class Schedule:
         clock = now.monotonic
         free = self._budget.free_at(clock)
         poll = max(self._poll_at, free)
-        # A meter that does not answer is not hammered by whoever asks.
-        brake = self._asked_at + retry_delay(self._failures, _SPARING_S) if self._failures else free
-        wishes = max(free, brake) if self._wishes else math.inf
+        request = free if self._requests else math.inf
+        if self._failures:  # a meter that does not answer is not hammered by whoever asks
+            request = max(request, self._failed_at + retry_delay(self._failures, _SPARING_S))
         ping = max(self._ping_at(), self.spare_at(now))
-        if poll <= clock:
+        if poll <= clock and not (request <= clock and self._requests.passed_over):
             return Job(Kind.POLL)
-        if wishes <= clock:
-            return self._wishes.job()
+        if request <= clock:
+            return self._requests.job()
         if ping <= clock:
             return Job(Kind.PING)
         if self._steps.at <= clock:
             return Job(self._steps.next)
-        at = min(poll, wishes, ping, self._steps.at)
+        at = min(poll, request, ping, self._steps.at)
         return Wake(max(at, math.nextafter(clock, math.inf)))
 
     def _go_on(self, now: Now) -> None:
@@ -247,7 +243,7 @@ class Schedule:
         self._awaited = -math.inf
         if self._last is not None:
             self._polled_at = self._last - self._offset
-            if self._moments(max(self._last, self._turn(now.monotonic))) > now.wall:
+            if self._after_last(now) > now.wall:
                 self._plan(now)
 
     def _notice_set(self, now: Now) -> None:
@@ -263,9 +259,11 @@ class Schedule:
                 self._go_on(now)
         elif now.wall >= before.wall:  # the clock jumped over it
             self._slot = before._replace(at=min(before.at, now.monotonic))
+            if self._retry_at is not None:
+                self._retry_at = min(self._retry_at, now.monotonic)
         elif before.at > now.monotonic:
             self._plan(now)
-            if not self.is_cron and self._slot.at > before.at:
+            if not self.timetable.is_cron and self._slot.at > before.at:
                 self._slot = before
 
     def _plan_anew(self, now: Now) -> None:
@@ -278,7 +276,9 @@ class Schedule:
                 self._retry_at = min(self._retry_at, soon)
 
     def _plan_after_poll(self, now: Now) -> None:
-        self._polled_slot = self._slot.wall
+        if self._slot.at <= now.monotonic:  # and not a retry before it
+            self._polled_slot = self._slot.wall
+        self._left_out = max(0.0, self._stride(now)) % 1
         self._plan(now)
 
     def _plan(self, now: Now) -> None:
@@ -288,27 +288,40 @@ class Schedule:
         clock was set back behind it since; but no interval is ever stretched by that.
         """
         clock = now.monotonic
-        near = _SLACK_S if self.is_cron else _EARLY_S
+        near = _SLACK_S if self.timetable.is_cron else _EARLY_S
         is_near = now.wall < self._polled_slot <= now.wall + near
         begin = self._polled_slot if is_near else now.wall
-        slot = self._moments(max(begin, self._turn(clock)))
+        slot = max(self.timetable.after(begin), self._after_last(now))
         flowing = self.flowing and self._settings.active_interval_s and not self._failures
         if flowing or clock < self._boost_until:
-            active = every(self._settings.active_interval_s or ACTIVE_S, self._zone)
             spare = self.spare_at(now)
-            slot = min(slot, active(max(begin, spare + self._offset if spare > clock else begin)))
+            from_then = max(begin, spare + self._offset) if spare > clock else begin
+            slot = min(slot, self.timetable.active_after(from_then))
         self._slot = Slot(slot, slot - self._offset)
 
-    def _turn(self, clock: float) -> float:
-        """The unix time from which on the budget has room for the next poll."""
-        pace_s = self._budget.pace_s(clock)
-        return self._polled_at + pace_s - min(_SLACK_S, pace_s / 10) + self._offset
+    def _after_last(self, now: Now) -> float:
+        """The first slot after the last full readout that the budget has room for."""
+        if self._polled_at == -math.inf:
+            return now.wall
+        leave_out = max(0, int(self._stride(now)))
+        return self.timetable.after(self._polled_at + self._offset, leave_out)
 
-    def _moments(self, moment: float) -> float:
-        """The first moment after `moment` at which the meter is to be polled."""
-        if self._settings.poll_at is not None and self.is_cron:
-            return cron(self._settings.poll_at, self._zone)(moment)
-        return every(self.interval_s, self._zone)(moment)
+    def _stride(self, now: Now) -> float:
+        """How many slots are to be left out, so that the budget lasts; parts of one add up."""
+        polls, most = self.timetable.polls_a_day, self._settings.max_readings_per_day
+        if most is None:
+            return 0.0
+        if polls <= most < _MANY:  # perhaps in a part of the day only, which no pace is fit for
+            day = self.timetable.day_after(now.wall)
+            if self._budget.lasts(moment - self._offset for moment in day):
+                return 0.0
+        return self._left_out + self._budget.pace_s(now.monotonic) * polls / DAY_S - 1
+
+    def _spend(self, job: Job, clock: float) -> None:
+        if job.kind in STEPS:
+            return
+        is_on_time = job.kind is Kind.POLL and clock <= self._slot.at + _SLACK_S
+        self._budget.spend(min(clock, self._slot.at) if is_on_time else clock)
 
     def _ping_at(self) -> float:
         """When the meter is to be kept awake; infinity when it is not, or is asked soon enough."""
@@ -321,7 +334,10 @@ class Schedule:
         """When to try again: after 5, 10, 20 s and so on, but the meter is spared in the end."""
         if fault is Fault.PORT:
             return min(self._slot.at, clock + retry_delay(self._failures, _PORT_RETRY_S))
-        delay_s = retry_delay(self._failures, max(self.interval_s, _SPARING_S))
-        again = min(max(self._slot.at, clock + _SPARING_S), clock + delay_s)
-        spare = min(self._budget.spare_at(clock), max(self._slot.at, clock + _SPARING_S))
+        longest_s = max(self.timetable.interval_s, _SPARING_S)
+        if fault is Fault.SILENT:  # somebody may press its key, and it stays awake for a while
+            longest_s = min(longest_s, SLEEPY_S)
+        slot = max(self._slot.at, clock + _SPARING_S)
+        again = min(slot, clock + retry_delay(self._failures, longest_s))
+        spare = min(slot, self._budget.retry_at(clock))
         return max(again, spare) if fault is Fault.UNUSABLE else again

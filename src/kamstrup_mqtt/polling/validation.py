@@ -74,18 +74,18 @@ class Plausibility:
             first, second = readings[register], repeated.readings.get(register)
             if second is not None and (register not in still or _agree(first, second)):
                 readings[register] = second
+                if register in still:  # it does count as fast as that
+                    self._pace[register] = 4 * self._pace.get(register, 1)
             else:
                 del readings[register]
                 missing[register_name(register)] = "implausible, and not confirmed"
         return Readout(readout.meter, readout.time, readings, missing)
 
-    def accept(self, readout: Readout, clock: float, confirmed: Collection[int] = ()) -> None:
-        """Take the totals of `readout` as true, also those that were `confirmed`."""
+    def accept(self, readout: Readout, clock: float) -> None:
+        """Take the totals of `readout` as true."""
         self._serial = readout.meter.serial
         for reading in readout:
             if _is_total(reading):
-                if reading.register in confirmed:
-                    self._pace[reading.register] = 4 * self._pace.get(reading.register, 1)
                 self._last[reading.register] = (reading, clock)
 
     def _reason(self, reading: Reading, clock: float) -> str:

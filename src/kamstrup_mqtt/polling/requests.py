@@ -1,10 +1,10 @@
-"""What somebody asked to have read, until it is. Nothing here looks at a clock."""
+"""What somebody asked to have read, until it is read. Nothing here looks at a clock."""
 
 from kamstrup_mqtt.polling.job import Job, Kind
 
 
-class Wishes:
-    """The wishes for one meter.
+class Requests:
+    """The requests for one meter.
 
     Args:
         configured: the registers that a full readout has.
@@ -13,6 +13,7 @@ class Wishes:
 
     def __init__(self, configured: tuple[int, ...]) -> None:
         self._configured = configured
+        self.passed_over = False  # a poll went first, and the next turn is theirs
         self._all = False
         self._wanted: dict[int, None] = {}  # registers, in order
         self._deferred: dict[int, None] = {}  # those whose request failed, for one more try
@@ -36,10 +37,14 @@ class Wishes:
             self._all = False
         for register in self._configured if job.is_full else job.registers:
             self._wanted.pop(register, None)
+        self.passed_over = job.kind is Kind.POLL and bool(self)
 
     def done(self, job: Job) -> None:
         """`job` brought an answer: the meter is there, also for what failed before."""
         self._tried -= set(job.registers)
+        if job.is_full:
+            for register in self._configured:
+                self._deferred.pop(register, None)
         if job.kind is not Kind.PING:
             self._wanted |= self._deferred
             self._deferred = {}
