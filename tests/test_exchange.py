@@ -136,8 +136,8 @@ async def test_export_between_days_as_json_and_by_day(config: Path) -> None:
 
 async def test_rebuild_while_nobody_else_uses_it(config: Path) -> None:
     await filled(config)
-    assert "215 hours were summed up again" in run("history", config, "rebuild").stdout or (
-        "hours were summed up again"
+    assert "215 hours were rolled up again" in run("history", config, "rebuild").stdout or (
+        "hours were rolled up again"
         in kamstrup_mqtt("history", "-c", str(config), "rebuild").stdout
     )
     history = History(config.with_suffix(".history.db"), 1e9)

@@ -121,7 +121,7 @@ def history_command(
 def rebuild(path: Path) -> None:
     """Sum up every hour again from the readouts; the gateway must not run meanwhile."""
     hours = asyncio.run(_with_history(path, lambda history: history.rebuild()))
-    print(f"{hours} hours were summed up again")
+    print(f"{hours} hours were rolled up again")
 
 
 def _as_json(meter: str, register: int, unit: str, by: By, total: Consumption) -> dict[str, object]:

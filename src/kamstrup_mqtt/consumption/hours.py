@@ -1,6 +1,6 @@
 """The hours of a register, rolled up or not yet, and the readings that tell what it counted.
 
-Hours are those of the clock of the world. Where a period begins within one, readouts tell what it
+Hours are UTC hours. Where a period begins within one, readouts tell what it
 was before and after, in whatever zone. When they are removed, only its first and last reading are
 left, and those of its parts where midnight was within it in the zone it was read in (see
 `rollup`). Any other beginning may then be less than an hour off, and still all that was counted is

@@ -108,7 +108,7 @@ def local_zone() -> tzinfo:
 
 
 def _hours(begin: datetime, end: datetime) -> list[datetime]:
-    """Where hours begin: one in each hour of the clock of the world, which has no summer time.
+    """Where hours begin: one in each UTC hour, which knows no summer time.
 
     Where summer time is half an hour, one hour has 30 minutes and another one 90.
     """

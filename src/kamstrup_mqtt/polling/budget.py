@@ -3,11 +3,21 @@
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from kamstrup_mqtt.polling.moments import DAY_S
 from kamstrup_mqtt.readout import Now
 
 _EXACT_S = 0.001  # in which two moments are the same
+
+
+@dataclass(slots=True)
+class _Earlier:
+    """A question of an earlier run: by its clock, by this run's monotonic one, and if sure."""
+
+    stamp: float
+    at: float
+    is_sure: bool
 
 
 class Budget:
@@ -24,29 +34,40 @@ class Budget:
     def __init__(self, most: int | None, begin: float = 0.0) -> None:
         self._most = most
         self._begin = begin
-        self._spent: deque[float] = deque()
-        self._earlier: tuple[float, ...] = ()  # as unix time, by a clock that may be wrong
+        self._earlier: list[_Earlier] = []
+        self._own: deque[float] = deque()  # asked by this run
+        self._spent: deque[float] = deque()  # all together, in order
 
     def resume(self, asked: Iterable[float], now: Now) -> None:
-        """Count what an earlier run asked in its last 24 hours, as unix time."""
-        self._earlier = tuple(asked) if self._most is not None else ()
-        self.clock_set(now)
-
-    def clock_set(self, now: Now) -> None:
-        """Count what an earlier run asked by this clock, for the last one may have been wrong.
+        """Count what an earlier run asked in its last 24 hours, as unix time.
 
         A moment that is still to come was stamped by a clock that differs from this one. Nobody
         knows how long ago that was: such questions are taken to be spread over the last 24 hours.
         """
-        if not self._earlier:
-            return
-        ages = [now.wall - moment for moment in self._earlier if moment <= now.wall]
-        unknown = len(self._earlier) - len(ages)
-        ages += [DAY_S * (number + 1) / (unknown + 1) for number in range(unknown)]
-        own = [moment for moment in self._spent if moment > self._begin]
-        self._spent = deque(sorted([*(now.monotonic - age for age in ages), *own]))
+        stamps = list(asked) if self._most is not None else []
+        future = [stamp for stamp in stamps if stamp > now.wall]
+        ages = {stamp: now.wall - stamp for stamp in stamps if stamp <= now.wall}
+        for number, stamp in enumerate(future, start=1):
+            ages[stamp] = DAY_S * number / (len(future) + 1)
+        self._earlier = [
+            _Earlier(stamp, now.monotonic - ages[stamp], is_sure=stamp <= now.wall)
+            for stamp in stamps
+        ]
+        self._merge()
+
+    def clock_set(self, now: Now) -> None:
+        """Date what an earlier run asked by this clock, for the last one may have been wrong.
+
+        What seemed to be long ago may turn out to be recent, but not the other way round.
+        """
         if now.monotonic > self._begin + DAY_S:
-            self._earlier = ()
+            self._earlier = []
+        for one in self._earlier:
+            if one.stamp <= now.wall:
+                at = min(self._begin, now.monotonic - (now.wall - one.stamp))
+                one.at = max(one.at, at) if one.is_sure else at
+                one.is_sure = True
+        self._merge()
 
     @property
     def spent(self) -> tuple[float, ...]:
@@ -56,12 +77,13 @@ class Budget:
     def spend(self, now: float) -> None:
         """Count a question, when it is asked: who is killed meanwhile has asked it too."""
         if self._most is not None:
+            self._own.append(now)
             insort(self._spent, now)
 
     def refund(self) -> None:
         """The last question cost the meter nothing: nobody heard it."""
-        if self._spent:
-            self._spent.pop()
+        if self._own:
+            self._spent.remove(self._own.pop())
 
     def free_at(self, now: float, reserved: int = 0) -> float:
         """From when on the meter may be asked; `now` when it may already.
@@ -107,6 +129,10 @@ class Budget:
         paces = [wait / (left + count) for count, wait in enumerate(returns, start=1)]
         return max([DAY_S / self._most, *paces])
 
+    def _merge(self) -> None:
+        self._spent = deque(sorted([*(one.at for one in self._earlier), *self._own]))
+
     def _forget(self, now: float) -> None:
-        while self._spent and self._spent[0] <= now - DAY_S:
-            self._spent.popleft()
+        for moments in (self._own, self._spent):
+            while moments and moments[0] <= now - DAY_S:
+                moments.popleft()

@@ -84,14 +84,13 @@ class Schedule:
 
     @property
     def awaits_clock(self) -> bool:
-        """Whether the wall clock says less than at the last readout, and may soon be set."""
+        """Whether the wall clock is behind the last readout, and may soon be set."""
         return self._awaited > -math.inf
 
     @property
     def memory(self) -> Memory:
         """What the next run is to know."""
-        asked = (round(moment + self._offset, 1) for moment in self._budget.spent)
-        return Memory(tuple(asked), self.slept)
+        return Memory(tuple(moment + self._offset for moment in self._budget.spent), self.slept)
 
     def resume(
         self, now: Now, memory: Memory, last: float | None, latest: float | None = None

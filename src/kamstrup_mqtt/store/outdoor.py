@@ -29,7 +29,7 @@ def note(database: sqlite3.Connection, value: Decimal, moment: datetime) -> None
 def colder(database: sqlite3.Connection, begin: datetime, end: datetime) -> Decimal | None:
     """How much colder than 18 °C a day was; None when less than half its hours are known.
 
-    Hours are those of the world: where midnight is within one, it counts in part for either day.
+    Hours are UTC hours: where midnight is within one, it counts in part for either day.
     """
     first, last = int(begin.timestamp()), int(end.timestamp())
     hours = database.execute(

@@ -3,8 +3,8 @@
 An hour is rolled up from its readouts when a later one begins, so that little is written, and can
 be done again at any time. A reading on the full hour closes the hour that ends there.
 
-Hours are those of the clock of the world, which everybody can share. In zones that are half an
-hour beside it, such as India's, local midnight is within one: that hour is kept in two parts, so
+Hours are UTC hours, which every zone can share. In zones that are half an hour off, such as
+India's, local midnight is within one: that hour is kept in two parts, so
 that days stay right when the readouts are removed. An hour is known by where it begins, in hours
 since 1970, and its part behind midnight likewise: 494018 and 494018.5.
 """
