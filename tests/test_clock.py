@@ -93,7 +93,7 @@ async def test_a_clock_behind_at_the_start_does_not_use_up_the_budget(
         stop(gateway)
         clock.set(-30 * 24 * HOUR_S)
         gateway = background("run", "-c", str(config), env=clock.env)
-        await log_until(gateway, "the clock of this machine says less")
+        await log_until(gateway, "the clock of this machine is behind")
         clock.set(2 * 24 * HOUR_S)  # two days without power
         await next_of(messages, "kamstrup/values", 60)
         stop(gateway)
