@@ -1,5 +1,6 @@
 """The budget and the waits between two tries."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,14 @@ def test_a_failed_poll_is_tried_again_ever_more_rarely() -> None:
 def test_what_an_earlier_run_asked_is_dated_again_when_the_clock_is_set() -> None:
     budget = Budget(3, begin=100.0)
     budget.resume([NOON, NOON + 60, NOON + 120], Now(NOON - DAY, 100.0))  # a clock behind
-    assert budget.spent == (100 - DAY * 3 / 4, 100 - DAY / 2, 100 - DAY / 4)
+    assert budget.free_at(100) == pytest.approx(100 + DAY / 4)  # nobody knows
+    assert budget.stamps(0.0) == (NOON, NOON + 60, NOON + 120)
     budget.clock_set(Now(NOON + 3600, 200.0))
-    assert budget.spent == (200 - 3600, 200 - 3540, 200 - 3480)
+    assert budget.free_at(200) == 200 + DAY - 3600
+    budget = Budget(3, begin=100.0)
+    budget.resume([NOON, NOON + 60, NOON + 120], Now(NOON + 9 * DAY, 100.0))  # a clock ahead
+    assert budget.free_at(100) == 100
+    budget.clock_set(Now(NOON + 3600, 200.0))
+    assert budget.free_at(200) == 200 + DAY - 3600
+    budget.clock_set(Now(NOON + 9 * DAY, 300.0))  # and again: what was recent stays recent
+    assert budget.free_at(300) == 200 + DAY - 3600

@@ -9,15 +9,16 @@ from kamstrup_mqtt.catalog import REGISTERS, register_numbers
 from kamstrup_mqtt.polling.cache import Cache
 from kamstrup_mqtt.readout import Now, Reading, Readout
 
-AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+AMSTERDAM, LORD_HOWE = ZoneInfo("Europe/Amsterdam"), ZoneInfo("Australia/Lord_Howe")
 
 
 class Cached:
     """A cache that was filled at a moment."""
 
-    def __init__(self, moment: str, values: dict[str, str]) -> None:
+    def __init__(self, moment: str, values: dict[str, str], zone: ZoneInfo = AMSTERDAM) -> None:
+        self.zone = zone
         self.names = {REGISTERS[n].name: n for n in register_numbers(values)}
-        self.cache = Cache(tuple(self.names.values()), AMSTERDAM)
+        self.cache = Cache(tuple(self.names.values()), zone)
         self.begin = self.at(moment)
         self.readout = Readout(
             None, None,  # type: ignore[arg-type]
@@ -27,7 +28,7 @@ class Cached:
         self.cache.complete(self.readout, self.begin)
 
     def at(self, moment: str) -> Now:
-        wall = datetime.fromisoformat(moment).replace(tzinfo=AMSTERDAM).timestamp()
+        wall = datetime.fromisoformat(moment).replace(tzinfo=self.zone).timestamp()
         return Now(wall, wall - 1e9)
 
     def due(self, moment: str) -> list[str]:
@@ -73,3 +74,13 @@ def test_a_meter_that_knows_no_summer_time_ends_its_day_an_hour_later() -> None:
     assert cached.due("2026-07-01T01:02:00") == ["energy", "maxpower_m"]
     cached = Cached("2026-12-01T01:01:00", dict.fromkeys(("energy", "maxpower_m"), "1"))
     assert cached.due("2026-12-01T01:02:00") == ["energy"]
+
+
+def test_a_meter_whose_clock_is_fast_has_ended_its_day() -> None:
+    cached = Cached("2026-11-30T23:50", dict.fromkeys(("energy", "maxpower_m"), "1"))
+    assert cached.due("2026-11-30T23:58") == ["energy", "maxpower_m"]
+
+
+def test_midnight_of_standard_time_is_half_an_hour_later_where_summer_time_is() -> None:
+    cached = Cached("2027-01-01T00:20", dict.fromkeys(("energy", "maxpower_m"), "1"), LORD_HOWE)
+    assert cached.due("2027-01-01T00:50") == ["energy", "maxpower_m"]

@@ -497,3 +497,37 @@ async def test_eight_parameters_with_the_flow_among_them_take_one_telegram(tmp_p
         before = len(asked(simulated))
         await work.requested()
         assert len(asked(simulated)) - before == len(names)
+
+
+@virtual
+async def test_a_restart_does_not_read_again_for_what_the_meter_does_not_have(
+    tmp_path: Path,
+) -> None:
+    clock, simulated = VirtualClock(), SimulatedMeter()
+    for run_number in range(3):
+        async with running(tmp_path, simulated, "energy", "0x10A", clock=clock) as work:
+            await work.readouts(1)
+            await asyncio.sleep(60)
+            assert len(await work.readouts()) == 1
+            if run_number == 0:
+                before = len(simulated.requests)
+    assert len(simulated.requests) == before
+
+
+@virtual
+async def test_what_the_disk_did_not_take_is_remembered_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, full = History.set_setting, True
+
+    async def fails(history: History, *what: str) -> bool:
+        return False if full else await keep(history, *what)
+
+    monkeypatch.setattr(History, "set_setting", fails)
+    async with running(tmp_path, SimulatedMeter(), "energy", max_readings_per_day=9) as work:
+        await work.readouts(1)
+        await work.requested()
+        full = False
+        await asyncio.sleep(60)
+        memory = json.loads(await work.history.setting("meter", "schedule") or "")
+        assert len(memory["asked"]) == 2

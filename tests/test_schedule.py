@@ -1,11 +1,13 @@
 """The schedule: on the clock, without drift, within the budget, whatever the clock does."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from kamstrup_mqtt.polling.cost import warned
 from kamstrup_mqtt.polling.job import Fault, Job, Kind, Wake
 from kamstrup_mqtt.polling.memory import Memory
 from kamstrup_mqtt.polling.schedule import CLOCK_S, SLEEPY_S, Schedule
@@ -26,6 +28,7 @@ class Meter:
         self.now = Now(wall, 1000.0)
         self.schedule = Schedule(self.settings, AMSTERDAM, self.now)
         self.jobs: list[tuple[Kind, float]] = []
+        self.asked: list[float] = []  # on the monotonic clock
 
     def live(self, seconds: float, fault: Fault | None = None, takes_s: float = 2.0) -> list[Kind]:
         """Do what is to be done for so long; gives what that was."""
@@ -34,6 +37,7 @@ class Meter:
             found = self.schedule.next(self.now)
             if isinstance(found, Job):
                 self.jobs.append((found.kind, self.now.wall))
+                self.asked.append(self.now.monotonic)
                 self.sleep(takes_s)
                 if fault is None:
                     self.schedule.done(found, self.now)
@@ -116,7 +120,7 @@ def test_a_meter_is_kept_awake_once_it_was_found_asleep() -> None:
 
 def test_keeping_awake_counts_in_the_budget() -> None:
     meter = Meter(interval_s=4 * HOUR, keep_awake=True, max_readings_per_day=20)
-    assert 18 <= len(meter.live(DAY)) <= 20
+    assert 18 <= len(meter.live(DAY - 60)) <= 20
 
 
 def test_a_budget_stretches_the_interval_instead_of_ending_the_day() -> None:
@@ -422,3 +426,45 @@ def test_a_restart_does_not_ping_at_once() -> None:
         meter.schedule.resume(meter.now, Memory(), meter.now.wall - 600)
         meter.live(60)
     assert len(meter.jobs) == before
+
+
+def test_a_clock_set_back_takes_no_moment_further_away_than_two_ever_are() -> None:
+    meter = Meter(poll_at="0 0 * * *", interval_s=DAY)
+    meter.live(12 * HOUR)
+    meter.live(22.5 * HOUR)
+    meter.set(-20 * HOUR)
+    assert meter.live(2 * HOUR) == [Kind.POLL]
+    meter = Meter(poll_at="59 * * * *")
+    meter.live(2 * HOUR)
+    for _ in range(24):
+        meter.live(40 * 60)
+        meter.set(-40 * 60)
+    assert max(b - a for a, b in pairwise(meter.asked)) <= HOUR + 70
+
+
+def test_a_request_that_failed_before_is_a_new_one_when_asked_again() -> None:
+    meter = Meter()
+    meter.live(60)
+    meter.schedule.request((99,))
+    meter.live(3, Fault.SILENT)
+    meter.schedule.request((99,))
+    meter.sleep(60)
+    for fault in (None, Fault.UNUSABLE):
+        job = meter.schedule.next(meter.now)
+        assert isinstance(job, Job)
+        if fault is None:
+            meter.schedule.done(job, meter.now)
+        else:
+            meter.schedule.failed(job, fault, meter.now)
+    assert job == Job(Kind.REQUEST, (99,))
+    assert meter.live(60) == [Kind.POLL, Kind.REQUEST]
+
+
+@pytest.mark.parametrize("most", [62, 66, 70])
+def test_a_budget_for_all_pings_leaves_no_long_pause(most: int) -> None:
+    meter = Meter(interval_s=2 * HOUR, keep_awake=True, max_readings_per_day=most)
+    assert "too few" not in " ".join(warned(meter.settings, meter.schedule))
+    meter.live(5 * DAY)
+    assert max(b - a for a, b in pairwise(meter.asked)) <= SLEEPY_S + 60
+    short = replace(meter.settings, max_readings_per_day=59)
+    assert "too few" in " ".join(warned(short, meter.schedule))

@@ -3,9 +3,9 @@
 import re
 
 INTERVAL = "minutes such as 28, or 30s, 5m, 1h; from 1 second to 7 days"
-_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
-_KEEP = re.compile(r"(\d{1,6})\s*([dwy])")
-_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt])i?b?")
+_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.ASCII)
+_KEEP = re.compile(r"(\d{1,6})\s*([dwy])", re.ASCII)
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt])i?b?", re.ASCII)
 _SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _LEAST_BYTES, _MOST_BYTES = 1 << 20, 1 << 47
 _DAYS = {"d": 1, "w": 7, "y": 365}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kamstrup_mqtt.polling.moments import DAY_S
 from kamstrup_mqtt.readout import Now
 
+_KEPT = 4  # times as many questions of earlier runs are kept as may be asked, for wrong clocks
 _EXACT_S = 0.001  # in which two moments are the same
 
 
@@ -44,7 +45,7 @@ class Budget:
         A moment that is still to come was stamped by a clock that differs from this one. Nobody
         knows how long ago that was: such questions are taken to be spread over the last 24 hours.
         """
-        stamps = list(asked) if self._most is not None else []
+        stamps = sorted(asked)[-_KEPT * self._most :] if self._most is not None else []
         future = [stamp for stamp in stamps if stamp > now.wall]
         ages = {stamp: now.wall - stamp for stamp in stamps if stamp <= now.wall}
         for number, stamp in enumerate(future, start=1):
@@ -69,10 +70,16 @@ class Budget:
                 one.is_sure = True
         self._merge()
 
-    @property
-    def spent(self) -> tuple[float, ...]:
-        """When the meter was asked, as far as that counts."""
-        return tuple(self._spent)
+    def stamps(self, offset: float) -> tuple[float, ...]:
+        """When the meter was asked, as unix time: what the next run is to resume with.
+
+        Those of earlier runs as they came: a clock that is wrong now must not change them.
+
+        Args:
+            offset: from the monotonic clock to the wall clock.
+
+        """
+        return (*(one.stamp for one in self._earlier), *(moment + offset for moment in self._own))
 
     def spend(self, now: float) -> None:
         """Count a question, when it is asked: who is killed meanwhile has asked it too."""
@@ -101,15 +108,23 @@ class Budget:
             return now + DAY_S
         return now if len(self._spent) < allowed else self._spent[-allowed] + DAY_S
 
+    def more_at(self, now: float) -> float:
+        """When it has room for one question more than now."""
+        self._forget(now)
+        return self._spent[0] + DAY_S if self._spent else now + DAY_S
+
     def retry_at(self, now: float) -> float:
         """From when on it may be asked again after bad answers: half of all is left for polls."""
         return self.free_at(now, (self._most or 0) // 2)
 
-    def lasts(self, moments: Iterable[float]) -> bool:
-        """Whether it has room for a question at each of `moments`, those of the next 24 hours."""
+    def lasts(self, moments: Iterable[float], more: int = 0) -> bool:
+        """Whether it has room for a question at each of `moments`, those of the next 24 hours.
+
+        And for so many `more` before them.
+        """
         if self._most is None:
             return True
-        for count, moment in enumerate(moments, start=1):
+        for count, moment in enumerate(moments, start=1 + more):
             old = bisect_right(self._spent, moment - DAY_S + _EXACT_S)
             if len(self._spent) - old + count > self._most:
                 return False

@@ -10,7 +10,7 @@ from kamstrup_mqtt.catalog import REGISTERS
 from kamstrup_mqtt.polling.moments import DAY_S, HOUR_S
 from kamstrup_mqtt.readout import Now, Reading, Readout
 
-_AROUND_MIDNIGHT_S = 900.0  # in which a meter whose clock is behind ends its day as well
+_AROUND_MIDNIGHT_S = 900.0  # in which a meter whose clock is not quite right ends its day too
 
 
 class Cache:
@@ -53,8 +53,7 @@ class Cache:
             case "hour":
                 return self._is_same_hour(read, now)
             case "period":
-                first = min(self._since_midnight(read), self._since_midnight(now))
-                return self._is_same_hour(read, now) and first >= _AROUND_MIDNIGHT_S
+                return self._is_same_hour(read, now) and self._is_same_day(read, now)
         return self._is_unused(reading) and self._is_same_hour(read, now)
 
     def _is_same_hour(self, one: Now, other: Now) -> bool:
@@ -66,12 +65,23 @@ class Cache:
         offset = self._local(now).utcoffset() or timedelta()
         return (now.wall + offset.total_seconds()) // HOUR_S, offset
 
-    def _since_midnight(self, now: Now) -> float:
-        """Seconds since midnight, also that of a meter that knows no summer time."""
+    def _is_same_day(self, one: Now, other: Now) -> bool:
+        """Whether both are surely of one day of the meter, which may know no summer time."""
+        for has_summer_time in (True, False):
+            shown = (self._shown(now, has_summer_time) for now in (one, other))
+            seconds = [second + _AROUND_MIDNIGHT_S for second in shown]
+            (day, first), (other_day, second) = (divmod(one, DAY_S) for one in seconds)
+            if day != other_day or min(first, second) < 2 * _AROUND_MIDNIGHT_S:
+                return False
+        return True
+
+    def _shown(self, now: Now, has_summer_time: bool) -> float:  # noqa: FBT001
+        """What a clock on the wall shows, in seconds."""
         local = self._local(now)
-        second = local.hour * HOUR_S + local.minute * 60 + local.second
-        summer_s = (local.dst() or timedelta()).total_seconds()
-        return min(second, (second - summer_s) % DAY_S)
+        offset = local.utcoffset() or timedelta()
+        if not has_summer_time:
+            offset -= local.dst() or timedelta()
+        return now.wall + offset.total_seconds()
 
     def _local(self, now: Now) -> datetime:
         return datetime.fromtimestamp(now.wall, self._zone)

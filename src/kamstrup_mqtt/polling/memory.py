@@ -12,16 +12,18 @@ class Memory(NamedTuple):
     Args:
         asked: when the meter was asked in the last 24 hours, as unix time, where that is limited.
         slept: whether it was found asleep once.
+        lacking: the registers that the last full readout did not find.
 
     """
 
     asked: tuple[float, ...] = ()
     slept: bool = False
+    lacking: tuple[int, ...] = ()
 
     def is_news(self, kept: "Memory") -> bool:
         """Whether it says more than what is `kept`, from which some may have grown too old."""
         since = self.asked[0] if self.asked else math.inf
-        return (tuple(at for at in kept.asked if at >= since), kept.slept) != self
+        return kept._replace(asked=tuple(at for at in kept.asked if at >= since)) != self
 
     def to_json(self) -> str:
         """One JSON object."""
@@ -33,6 +35,7 @@ class Memory(NamedTuple):
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
             found = json.loads(text or "{}")
             asked = tuple(float(moment) for moment in found["asked"])
+            lacking = tuple(int(register) for register in found.get("lacking", ()))
             if all(map(math.isfinite, asked)):
-                return cls(asked, found["slept"] is True)
+                return cls(asked, found["slept"] is True, lacking)
         return cls()

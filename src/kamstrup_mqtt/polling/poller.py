@@ -57,6 +57,7 @@ class Poller:
         self._schedule = Schedule(settings, zone, clock())
         self._reporter = Reporter(settings, self._schedule, session, statuses)
         self._memory = Memory()  # as it is kept
+        self._lacking: tuple[int, ...] = ()  # registers that the last full readout did not find
         self._steps: dict[Kind, Step] = {}
         self._changed = asyncio.Event()  # the schedule may have something to do now
         self._began = False
@@ -76,6 +77,7 @@ class Poller:
                         await self._do(job)
         finally:
             await self._session.close()
+            await self._remember()  # what the disk did not take when it was news
 
     @property
     def alive_at(self) -> float:
@@ -119,8 +121,11 @@ class Poller:
         """Go on where an earlier run ended."""
         name, history, now = self._settings.name, self._history, self._clock()
         self._memory = Memory.from_json(await history.setting(name, _MEMORY))
+        self._lacking = self._memory.lacking
         latest = await history.latest(name)
-        full = await history.latest(name, self._settings.registers)
+        # What the meter does not have is missing in the history, and no reason to read again.
+        expected = [r for r in self._settings.registers if r not in self._memory.lacking]
+        full = await history.latest(name, expected)
         self._schedule.resume(now, self._memory, _taken(full), _taken(latest))
         self._began = True
         for readout in (full, latest):  # the latest may be of some registers only
@@ -175,6 +180,9 @@ class Poller:
         return None
 
     def _heard(self, job: Job, readout: Readout | None, now: Now) -> None:
+        if readout is not None and job.is_full:
+            registers = self._settings.registers
+            self._lacking = tuple(r for r in registers if r not in readout.readings)
         if readout is not None and self._reporter.is_another(readout.meter):
             self._schedule.slept = False
         woke = self._reporter.heard(job, readout, now)
@@ -190,10 +198,11 @@ class Poller:
         self._reporter.failed(job, error, now)
 
     async def _remember(self) -> None:
-        memory = self._schedule.memory
-        if memory.is_news(self._memory):
+        memory = self._schedule.memory._replace(lacking=self._lacking)
+        if memory.is_news(self._memory) and await self._history.set_setting(
+            self._settings.name, _MEMORY, memory.to_json()
+        ):
             self._memory = memory
-            await self._history.set_setting(self._settings.name, _MEMORY, memory.to_json())
 
 
 def _taken(readout: Readout | None) -> float | None:

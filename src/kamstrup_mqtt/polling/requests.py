@@ -26,6 +26,7 @@ class Requests:
         """Have these registers read; without any, all that are configured."""
         self._all = self._all or not registers
         self._wanted |= dict.fromkeys(registers)
+        self._tried -= set(registers)
 
     def job(self) -> Job:
         """The request that answers them."""

@@ -90,7 +90,7 @@ class Schedule:
     @property
     def memory(self) -> Memory:
         """What the next run is to know."""
-        return Memory(tuple(moment + self._offset for moment in self._budget.spent), self.slept)
+        return Memory(self._budget.stamps(self._offset), self.slept)
 
     def resume(
         self, now: Now, memory: Memory, last: float | None, latest: float | None = None
@@ -207,7 +207,14 @@ class Schedule:
 
     def spare_at(self, now: Now) -> float:
         """From when on it lets the meter be asked more often than the timetable does."""
-        return self._budget.free_at(now.monotonic, math.ceil(self.timetable.polls_a_day))
+        clock, polls = now.monotonic, math.ceil(self.timetable.polls_a_day)
+        if self._settings.max_readings_per_day is None:
+            return clock
+        if polls > _MANY:
+            return self._budget.free_at(clock, polls)
+        if self._lasts(now, more=1):
+            return self.free_at(now)
+        return self._budget.more_at(clock)
 
     @property
     def _poll_at(self) -> float:
@@ -262,8 +269,11 @@ class Schedule:
                 self._retry_at = min(self._retry_at, now.monotonic)
         elif before.at > now.monotonic:
             self._plan(now)
-            if not self.timetable.is_cron and self._slot.at > before.at:
-                self._slot = before
+            latest = before.at
+            if self.timetable.is_cron:  # its moments move with the clock, but not too far away
+                latest = max(latest, self._polled_at + self.timetable.interval_s + _SLACK_S)
+            if self._slot.at > latest:
+                self._slot = Slot(latest + self._offset, latest)
 
     def _plan_anew(self, now: Now) -> None:
         """Find the next slot by what was just changed, unless a poll is due already."""
@@ -310,11 +320,15 @@ class Schedule:
         polls, most = self.timetable.polls_a_day, self._settings.max_readings_per_day
         if most is None:
             return 0.0
-        if polls <= most < _MANY:  # perhaps in a part of the day only, which no pace is fit for
-            day = self.timetable.day_after(now.wall)
-            if self._budget.lasts(moment - self._offset for moment in day):
-                return 0.0
+        # All of them may lie in a part of the day only, which no pace is fit for.
+        if polls <= min(most, _MANY) and self._lasts(now):
+            return 0.0
         return self._left_out + self._budget.pace_s(now.monotonic) * polls / DAY_S - 1
+
+    def _lasts(self, now: Now, more: int = 0) -> bool:
+        """Whether the budget has room for all slots of the next 24 hours."""
+        day = self.timetable.day_after(now.wall)
+        return self._budget.lasts((moment - self._offset for moment in day), more)
 
     def _spend(self, job: Job, clock: float) -> None:
         if job.kind in STEPS:

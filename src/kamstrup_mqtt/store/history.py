@@ -117,9 +117,9 @@ class History:
         """What was set at run time for the meter with this configured name; None if nothing."""
         return await self._run(self._try, lambda: self._setting(meter, name))
 
-    async def set_setting(self, meter: str, name: str, value: str) -> None:
-        """Keep what was set at run time."""
-        await self._run(self._try, lambda: self._set_setting(meter, name, value))
+    async def set_setting(self, meter: str, name: str, value: str) -> bool:
+        """Keep what was set at run time; whether the disk took it."""
+        return await self._run(self._try, lambda: self._set_setting(meter, name, value)) or False
 
     async def note_outdoor(self, value: Decimal, moment: datetime) -> None:
         """Keep a temperature outside, in °C."""
@@ -306,10 +306,11 @@ class History:
         ).fetchone()  # fmt: skip
         return str(row[0]) if row else None
 
-    def _set_setting(self, meter: str, name: str, value: str) -> None:
+    def _set_setting(self, meter: str, name: str, value: str) -> bool:
         self._connect().execute(
             "INSERT OR REPLACE INTO setting VALUES (?, ?, ?)", (meter, name, value)
         )
+        return True
 
 
 def last_taken(path: Path, meter: str) -> datetime | None:
