@@ -468,3 +468,10 @@ def test_a_budget_for_all_pings_leaves_no_long_pause(most: int) -> None:
     assert max(b - a for a, b in pairwise(meter.asked)) <= SLEEPY_S + 60
     short = replace(meter.settings, max_readings_per_day=59)
     assert "too few" in " ".join(warned(short, meter.schedule))
+
+
+def test_only_what_is_new_is_written_down() -> None:
+    kept = Memory((NOON, NOON + 60), slept=True)
+    assert not Memory((NOON + 60,), slept=True).is_news(kept)
+    assert Memory((NOON + 60, NOON + 90), slept=True).is_news(kept)
+    assert Memory((NOON, NOON + 60)).is_news(kept)

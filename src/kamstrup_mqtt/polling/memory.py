@@ -22,8 +22,8 @@ class Memory(NamedTuple):
 
     def is_news(self, kept: "Memory") -> bool:
         """Whether it says more than what is `kept`, from which some may have grown too old."""
-        since = self.asked[0] if self.asked else math.inf
-        return kept._replace(asked=tuple(at for at in kept.asked if at >= since)) != self
+        rest = (kept.slept, kept.lacking) != (self.slept, self.lacking)
+        return rest or not set(self.asked) <= set(kept.asked)
 
     def to_json(self) -> str:
         """One JSON object."""
