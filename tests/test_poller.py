@@ -161,8 +161,7 @@ async def test_the_budget_is_never_exceeded_and_outlives_a_restart(
             await asyncio.sleep(23 * HOUR if run_number else 60)
             assert len(await work.readouts()) == 3
     assert len(simulated.requests) == 0  # of the second run
-    assert "3 readings in 24 hours are all that max_readings_per_day" in caplog.text
-    assert "the next one is possible in 24 h" in caplog.text
+    assert "max_readings_per_day: 3 is used up for now" in caplog.text
 
 
 @virtual
@@ -443,7 +442,7 @@ async def test_faster_readings_that_the_budget_has_no_room_for_are_not_promised(
         work.poller.boost(1800)
         await asyncio.sleep(60)
     assert "reading every 30 s for 30 min" not in caplog.text
-    assert "max_readings_per_day leaves no room for that in the next 24 h" in caplog.text
+    assert "max_readings_per_day leaves no room for that now" in caplog.text
 
 
 @virtual
@@ -531,3 +530,25 @@ async def test_what_the_disk_did_not_take_is_remembered_later(
         await asyncio.sleep(60)
         memory = json.loads(await work.history.setting("meter", "schedule") or "")
         assert len(memory["asked"]) == 2
+
+
+@virtual
+async def test_an_end_amid_the_start_forgets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, latest = VirtualClock(), History.latest
+    async with running(tmp_path, SimulatedMeter(), "energy", max_readings_per_day=3, clock=clock):
+        await asyncio.sleep(60)
+
+    async def slow(history: History, *what: Any) -> Readout | None:
+        await asyncio.sleep(5)
+        return await latest(history, *what)
+
+    monkeypatch.setattr(History, "latest", slow)
+    async with running(
+        tmp_path, SimulatedMeter(), "energy", max_readings_per_day=3, clock=clock
+    ) as work:
+        await asyncio.sleep(1)
+        before = await work.history.setting("meter", "schedule")
+    async with running(tmp_path, SimulatedMeter(), "energy", clock=clock) as work:
+        assert await work.history.setting("meter", "schedule") == before

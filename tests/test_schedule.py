@@ -475,3 +475,36 @@ def test_only_what_is_new_is_written_down() -> None:
     assert not Memory((NOON + 60,), slept=True).is_news(kept)
     assert Memory((NOON + 60, NOON + 90), slept=True).is_news(kept)
     assert Memory((NOON, NOON + 60)).is_news(kept)
+    assert Memory((NOON,), slept=True).is_news(kept)  # nobody heard the last one
+    assert Memory((), slept=True).is_news(Memory((NOON,), slept=True))
+
+
+def test_a_head_that_is_put_in_place_is_not_waited_for_till_tomorrow() -> None:
+    meter = Meter(interval_s=DAY)
+    meter.live(60)
+    meter.live(DAY + 5 * HOUR, Fault.PORT)
+    meter.live(70, Fault.UNUSABLE)
+    assert meter.live(30) == [Kind.POLL]
+
+
+def test_a_request_gets_its_turn_also_while_small_steps_go_on() -> None:
+    meter = Meter(max_readings_per_day=24)
+    meter.live(2 * DAY)
+    meter.schedule.begin(Kind.BACKFILL)
+    meter.schedule.request((99,))
+    kinds = []
+    for _ in range(540):  # three hours
+        job = meter.schedule.next(meter.now)
+        assert isinstance(job, Job)
+        kinds.append(job.kind)
+        meter.sleep(20)
+        meter.schedule.done(job, meter.now)
+    assert kinds.count(Kind.REQUEST) == 1
+    assert kinds.count(Kind.POLL) >= 1
+
+
+@pytest.mark.parametrize(("poll_at", "most"), [("0 6-18 * * *", 12), ("*/10 6-8 * * *", 17)])
+def test_a_budget_a_little_too_small_for_a_part_of_the_day(poll_at: str, most: int) -> None:
+    meter = Meter(poll_at=poll_at, interval_s=16 * HOUR, max_readings_per_day=most)
+    meter.live(2 * DAY)
+    assert 10 * (most - 1) <= len(meter.live(10 * DAY)) <= 10 * most

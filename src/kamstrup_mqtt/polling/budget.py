@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from kamstrup_mqtt.polling.moments import DAY_S
 from kamstrup_mqtt.readout import Now
 
-_KEPT = 4  # times as many questions of earlier runs are kept as may be asked, for wrong clocks
 _EXACT_S = 0.001  # in which two moments are the same
 
 
@@ -45,7 +44,7 @@ class Budget:
         A moment that is still to come was stamped by a clock that differs from this one. Nobody
         knows how long ago that was: such questions are taken to be spread over the last 24 hours.
         """
-        stamps = sorted(asked)[-_KEPT * self._most :] if self._most is not None else []
+        stamps = sorted(asked)[-self._most :] if self._most is not None else []
         future = [stamp for stamp in stamps if stamp > now.wall]
         ages = {stamp: now.wall - stamp for stamp in stamps if stamp <= now.wall}
         for number, stamp in enumerate(future, start=1):
@@ -148,6 +147,8 @@ class Budget:
         self._spent = deque(sorted([*(one.at for one in self._earlier), *self._own]))
 
     def _forget(self, now: float) -> None:
+        if self._earlier and now > self._begin + DAY_S:
+            self._earlier = []
         for moments in (self._own, self._spent):
             while moments and moments[0] <= now - DAY_S:
                 moments.popleft()

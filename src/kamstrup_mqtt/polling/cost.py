@@ -30,7 +30,7 @@ def explained(meter: MeterConfig, schedule: Schedule) -> Iterator[str]:
         )
     most = meter.max_readings_per_day
     if most is not None:
-        yield f"never more than {most} readings a day, spread over it"
+        yield f"never more than {most} reading{'s' if most > 1 else ''} in 24 hours"
     if schedule.keeps_awake:
         questions = timetable.pings_a_day(SLEEPY_S)
         yield (

@@ -5,6 +5,7 @@ import math
 
 from kamstrup_mqtt.polling.cost import explained, warned
 from kamstrup_mqtt.polling.link_state import LinkMonitor
+from kamstrup_mqtt.polling.moments import DAY_S
 from kamstrup_mqtt.polling.schedule import CLOCK_S, Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.quantities import duration
@@ -30,7 +31,7 @@ class PollLog:
         self._settings = settings
         self._schedule = schedule
         self._monitor = monitor
-        self._held_back = False
+        self._said_budget_at = -math.inf
         self._explained: set[str] = set()
 
     def begins(self, last: Readout | None, now: Now) -> None:
@@ -62,11 +63,10 @@ class PollLog:
     def boost(self, seconds: float, now: Now) -> None:
         """Say that somebody asked for faster polls, or that there is no room for them."""
         every = duration(self._schedule.timetable.active_s)
-        wait_s = self._schedule.spare_at(now) - now.monotonic
-        if wait_s > 0:
+        if self._schedule.spare_at(now) > now.monotonic:
             self._warn(
                 f"reading every {every} was asked for, and max_readings_per_day leaves no room "
-                f"for that in the next {_about(wait_s)}"
+                "for that now"
             )
         else:
             self._say(f"reading every {every} for {duration(seconds)}")
@@ -93,15 +93,14 @@ class PollLog:
         self._warn(f"not read: {', '.join(named)}")
 
     def budget(self, now: Now) -> None:
-        """Say once when the budget is used up."""
-        left_s = self._schedule.free_at(now) - now.monotonic
-        if (left_s > 0) is not self._held_back:
-            self._held_back = not self._held_back
-            if self._held_back:
-                self._warn(
-                    f"{self._settings.max_readings_per_day} readings in 24 hours are all that "
-                    f"max_readings_per_day allows: the next one is possible in {_about(left_s)}"
-                )
+        """Say once a day when the budget is used up."""
+        is_said = now.monotonic < self._said_budget_at + DAY_S
+        if self._schedule.free_at(now) > now.monotonic and not is_said:
+            self._said_budget_at = now.monotonic
+            self._warn(
+                f"max_readings_per_day: {self._settings.max_readings_per_day} is used up for now; "
+                f"the next reading is in {_about(self._schedule.next_poll_s(now))}"
+            )
 
     def _say(self, sentence: str) -> None:
         _log.info("%s: %s", self._settings.name, sentence)

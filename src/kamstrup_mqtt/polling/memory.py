@@ -22,8 +22,10 @@ class Memory(NamedTuple):
 
     def is_news(self, kept: "Memory") -> bool:
         """Whether it says more than what is `kept`, from which some may have grown too old."""
-        rest = (kept.slept, kept.lacking) != (self.slept, self.lacking)
-        return rest or not set(self.asked) <= set(kept.asked)
+        if (kept.slept, kept.lacking) != (self.slept, self.lacking):
+            return True
+        is_refunded = bool(kept.asked) and max(kept.asked) not in self.asked
+        return is_refunded or not set(self.asked) <= set(kept.asked)
 
     def to_json(self) -> str:
         """One JSON object."""

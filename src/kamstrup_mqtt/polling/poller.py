@@ -77,7 +77,8 @@ class Poller:
                         await self._do(job)
         finally:
             await self._session.close()
-            await self._remember()  # what the disk did not take when it was news
+            if self._began:
+                await self._remember()  # what the disk did not take when it was news
 
     @property
     def alive_at(self) -> float:

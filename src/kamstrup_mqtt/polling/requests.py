@@ -38,7 +38,8 @@ class Requests:
             self._all = False
         for register in self._configured if job.is_full else job.registers:
             self._wanted.pop(register, None)
-        self.passed_over = job.kind is Kind.POLL and bool(self)
+        if job.kind in (Kind.POLL, Kind.REQUEST):
+            self.passed_over = job.kind is Kind.POLL and bool(self)
 
     def done(self, job: Job) -> None:
         """`job` brought an answer: the meter is there, also for what failed before."""

@@ -29,7 +29,7 @@ CLOCK_S = 120.0  # for the time to come from the network, on a machine that keep
 _SET_S = 1.0  # a wall clock that moves more against the monotonic one was set
 _EARLY_S = 1.0  # a wait may end a little before the wall clock gets there
 _SLACK_S = 60.0  # so soon after its slot a poll counts as at it, and no slot moves by it
-_MANY = 300  # polls a day, of which each is looked at
+_MANY = 3000  # polls a day, of which each is looked at
 _BEFORE_POLL_S = 30.0  # so soon before a poll nobody is kept awake for it
 _PORT_RETRY_S = 60.0  # looking for a port costs the meter's battery nothing
 _SPARING_S = 20.0  # a meter that does not answer well is asked no more often, in the long run
@@ -61,6 +61,7 @@ class Schedule:
         self._job: Job | None = None  # under way
         self._slot = Slot(now.wall, now.monotonic)  # of the next poll
         self._retry_at: float | None = None  # sooner, as the last one failed
+        self._fault: Fault | None = None  # of the failures in a row
         self._failures = 0
         self._requests = Requests(settings.registers)
         self._steps = Steps()
@@ -163,6 +164,8 @@ class Schedule:
         if job.kind is Kind.PING and fault is not Fault.PORT:
             return
         self._requests.failed(job)
+        if fault is not self._fault:  # another kind of trouble, as when a head is put in place
+            self._fault, self._failures = fault, 0
         self._failures += 1
         if job.kind is Kind.POLL and self._slot.at <= clock:
             self._plan_after_poll(now)
@@ -228,7 +231,9 @@ class Schedule:
         request = free if self._requests else math.inf
         if self._failures:  # a meter that does not answer is not hammered by whoever asks
             request = max(request, self._failed_at + retry_delay(self._failures, _SPARING_S))
-        ping = max(self._ping_at(), self.spare_at(now))
+        ping = self._ping_at()
+        if ping < math.inf:
+            ping = max(ping, self.spare_at(now))
         if poll <= clock and not (request <= clock and self._requests.passed_over):
             return Job(Kind.POLL)
         if request <= clock:
@@ -323,6 +328,8 @@ class Schedule:
         # All of them may lie in a part of the day only, which no pace is fit for.
         if polls <= min(most, _MANY) and self._lasts(now):
             return 0.0
+        if self.timetable.interval_s > 2 * DAY_S / polls:  # most of the day has none
+            return self._left_out + max(0.0, polls / most - 1)
         return self._left_out + self._budget.pace_s(now.monotonic) * polls / DAY_S - 1
 
     def _lasts(self, now: Now, more: int = 0) -> bool:

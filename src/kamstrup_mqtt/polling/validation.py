@@ -26,6 +26,7 @@ _A_HOUR = {
     "l": _M3_H * 1000,
     "h": Decimal(1),
 }
+_JUMPED = "jumped"
 _TESTS = ("energy_test_high_res", "volume_test_high_res")  # wrap, or start over
 
 
@@ -74,7 +75,7 @@ class Plausibility:
             first, second = readings[register], repeated.readings.get(register)
             if second is not None and (register not in still or _agree(first, second)):
                 readings[register] = second
-                if register in still:  # it does count as fast as that
+                if still.get(register, "").startswith(_JUMPED):  # it does count as fast as that
                     self._pace[register] = 4 * self._pace.get(register, 1)
             else:
                 del readings[register]
@@ -107,7 +108,7 @@ class Plausibility:
         if reading.unit == "h":
             most += 1
         if EXACT.subtract(reading.value, before.value) > most:
-            return f"jumped from {before.text} to {reading.text} {reading.unit}"
+            return f"{_JUMPED} from {before.text} to {reading.text} {reading.unit}"
         return ""
 
 
