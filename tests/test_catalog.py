@@ -117,6 +117,7 @@ def test_only_documented_types_have_a_model() -> None:
         ("603", 20_000_007, ["low battery", "leakage at input B2"]),
         ("403", 100_000_000, ["not documented: info code 100000000"]),  # nine digits
         ("403", -1, ["not documented: info code -1"]),
+        ("603", 24, []),  # a sum of bits or digits: nobody knows
         ("402", 12, []),
         ("nobody's", 12, []),
     ],

@@ -145,9 +145,9 @@ async def test_over_a_pseudo_terminal() -> None:
     async with serve_pty(meter, Line(echo=True)) as path:
         for _ in range(2):  # readers come and go
             async with open_meter(path) as opened:
-                readout = await opened.read(["energy", "date_time", "device_text", "target_date"])
+                readout = await opened.read(["energy", "date_time", "type_number", "target_date"])
             assert readout["energy"].unit == "kWh"
-            assert list(readout.missing) == ["device_text"]
+            assert list(readout.missing) == ["type_number"]
 
 
 @virtual

@@ -21,7 +21,7 @@ from kamstrup_mqtt.kmp import (
 )
 
 GJ, TIME, DATE, LONG_DATE, MONTH_DAY, PLAIN, RTC, TEXT = 8, 47, 48, 49, 50, 51, 53, 54
-GJ_TENFOLD, BITS, RTC_Q, DATE_TIME, DST = 57, 59, 63, 64, 79
+GJ_TENFOLD, BITS, RTC_Q, DATE_TIME, SECONDS, DST = 57, 59, 63, 64, 72, 79
 
 any_unit = st.integers(0, 255) | st.sampled_from([*range(47, 80), GJ])
 any_sign_exponent = st.sampled_from([0x00, 0x40, 0x80, 0x01, 0x43]) | st.integers(0, 255)
@@ -71,7 +71,10 @@ numbers = st.builds(
         (RTC, 0x00, "82012102100a090c", "2012-09-10T16:02:33"),
         (RTC, 0x00, "00" * 8, ""),
         (DST, 0x00, "00180c1e000004", "2024-12-30T00:00:04"),
-        (DST, 0x00, "3c1a04150c071e", "2026-04-21T12:07:30"),
+        (DST, 0x00, "3c1a04150c071e", "2026-04-21T13:07:30"),  # summer time
+        (RTC_Q, 0x00, "82012102100a090c", "2012-09-10T16:02:33"),
+        (SECONDS, 0x00, "0200000e10", "2000-01-01T01:00:00"),
+        (SECONDS, 0x00, "0000000000", ""),
         (DST, 0x00, "00" * 7, ""),
     ],
 )

@@ -1,12 +1,15 @@
-"""What registers, units, meter models and info codes mean: four tables and their loader.
+"""What registers, units, meter models and info codes mean: tables and their loader.
 
 `registers.csv`, `units.csv`, `models.csv` and `infocodes.csv` hold the knowledge, each row with its
-source. A new register or model is a row there, not code. Nothing here speaks to a meter.
+source. A new register or model is a row there, not code. Registers of electricity meters have a
+table of their own, which is loaded when somebody asks for one. Nothing here speaks to a meter.
 """
 
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
 from importlib.resources import files
 
 from kamstrup_mqtt.errors import UsageError, did_you_mean
@@ -42,6 +45,26 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """What others call a unit.
+
+    Args:
+        symbol: as we write it.
+        base: the base unit as Prometheus names it; "" where it has none.
+        factor: how many of the base unit it is.
+        device_class: its class in Home Assistant; None where it has none.
+        shown: how Home Assistant writes it.
+
+    """
+
+    symbol: str
+    base: str
+    factor: Decimal
+    device_class: str | None
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A MULTICAL model: its number, the GetType codes known for it, its table of info codes."""
 
@@ -71,7 +94,22 @@ REGISTERS: Mapping[int, Register] = {
     )
     for row in _rows("registers.csv")
 }
-UNITS: Mapping[int, str] = {int(row["code"]): row["unit"] for row in _rows("units.csv")}
+_UNIT_ROWS = _rows("units.csv")
+UNITS: Mapping[int, str] = {int(row["code"]): row["unit"] for row in _UNIT_ROWS}
+_BY_SYMBOL: Mapping[str, Unit] = {
+    row["unit"]: Unit(
+        row["unit"],
+        row["base"],
+        Decimal(row["factor"] or 1),
+        row["class"] or None,
+        (row["shown"] or row["unit"]).strip("-"),  # "-": it is written without
+    )
+    for row in _UNIT_ROWS
+}
+# Units of energy in GJ, for prices, and for a meter that was replaced by one with another unit.
+GJ: Mapping[str, Decimal] = {
+    unit.symbol: unit.factor / 10**9 for unit in _BY_SYMBOL.values() if unit.base == "joules"
+}
 MODELS: Mapping[str, Model] = {
     row["model"]: Model(
         row["model"], tuple(int(code, 16) for code in _list(row["types"])), row["info_table"]
@@ -85,8 +123,11 @@ _INFO_CODES: Mapping[tuple[str, str, int], str] = {
 _BY_NAME: Mapping[str, Register] = {
     register.name.lower(): register for register in REGISTERS.values()
 }
+_OLD_NAMES = {"device_text": 254, "unknown_338": 338}  # before it was known what they are
+_ELECTRIC = "electric_"
 _NAMES = tuple(register.name for register in REGISTERS.values())
 
+_BIT_TABLES = frozenset(table for table, place, _ in _INFO_CODES if place == "bit")
 _MAX_INFO_CODE = 99_999_999  # eight digits
 INFO_CODE = _BY_NAME["info_code"].number
 FLOW = _BY_NAME["flow"].number
@@ -115,9 +156,11 @@ CLASSIC_PARAMETERS = (
 
 
 def register_name(number: int) -> str:
-    """The name of a register: the catalog's, or its number like 0x0123."""
+    """The name of a register: the catalog's, also of electricity meters, or like 0x0123."""
     register = REGISTERS.get(number)
-    return register.name if register else f"0x{number:04X}"
+    if register is not None:
+        return register.name
+    return _electricity().get(number, f"0x{number:04X}")
 
 
 def unit_symbol(code: int) -> str:
@@ -126,6 +169,11 @@ def unit_symbol(code: int) -> str:
     Dates and times have their kind as a unit: date, time, datetime, month-day.
     """
     return UNITS.get(code, f"unit {code}")
+
+
+def unit_of(symbol: str) -> Unit:
+    """What others call a unit, by its symbol; one that nobody knows keeps its symbol."""
+    return _BY_SYMBOL.get(symbol) or Unit(symbol, "", Decimal(1), None, symbol)
 
 
 def register_number(parameter: str | int) -> int:
@@ -143,6 +191,12 @@ def register_number(parameter: str | int) -> int:
     name = str(parameter).strip().lower()
     if name in _BY_NAME:
         return _BY_NAME[name].number
+    if name in _OLD_NAMES:
+        return _OLD_NAMES[name]
+    if name.startswith(_ELECTRIC):
+        for number, known in _electricity().items():
+            if known == name:
+                return number
     raise UsageError(f"unknown parameter '{parameter}'{did_you_mean(name, _NAMES)}")
 
 
@@ -176,12 +230,16 @@ def info_words(code: int, model: str) -> tuple[str, ...]:
 
     Returns:
         One sentence a fault, parts without a known meaning named as such; empty when the code is
-        0 or the model has no public table. Above 65535 the number can only be the eight digits of
-        the display, below it is a sum of bits (infocodes.md). What is neither is named as it is.
+        0, or when nothing public says what it means on this model. Above 65535 the number can only
+        be the eight digits of the display; below it is a sum of bits, where the model is known to
+        send that: whether a 603 or 803 does, no source tells (infocodes.md). What is neither is
+        named as it is.
 
     """
     table = MODELS[model].info_table if model in MODELS else ""
     if not table or not code:
+        return ()
+    if code <= 0xFFFF and table not in _BIT_TABLES:
         return ()
     if not 0 <= code <= _MAX_INFO_CODE:
         return (f"not documented: info code {code}",)
@@ -198,6 +256,12 @@ def info_words(code: int, model: str) -> tuple[str, ...]:
         for place, value in parts
     ]
     return tuple(dict.fromkeys(words))
+
+
+@cache
+def _electricity() -> Mapping[int, str]:
+    """The names of the registers of electricity meters: a long table that few need."""
+    return {int(row["register"]): row["name"] for row in _rows("electricity.csv")}
 
 
 def _number(text: str) -> int | None:

@@ -22,11 +22,6 @@ from kamstrup_mqtt.store.rollup import GRACE_US
 
 By = Literal["hour", "day", "week", "month", "year"]
 BYS: tuple[By, ...] = ("hour", "day", "week", "month", "year")
-# Units of energy in GJ, for prices, and for a meter that was replaced by one with another unit.
-GJ = {
-    "GJ": Decimal(1), "MWh": Decimal("3.6"), "kWh": Decimal("0.0036"),
-    "Wh": Decimal("0.0000036"), "Gcal": Decimal("4.1868"),
-}  # fmt: skip
 _SECOND = 1_000_000
 _DAY_GAP_US = 26 * 3600 * _SECOND  # so that one reading a day, at any time of it, is no gap
 _HOUR_GAP_US = 2 * 3600 * _SECOND

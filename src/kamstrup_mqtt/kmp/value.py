@@ -12,7 +12,7 @@ This module knows the codes that change what the bytes mean; the names of units 
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from typing import NamedTuple
 
@@ -24,9 +24,18 @@ CLOCK = 53  # 8 bytes: flags, weekday, ss, mm, hh, DD, MM, YY
 TEXT = 54
 TENFOLD = (55, 56, 57)  # m³ x 10, t x 10, GJ x 10
 BIT_FIELD = 59
-UNDOCUMENTED = (63, 64)  # RTC-Q and date/time: no public source tells the layout
-DST_CLOCK = 79  # 7 bytes: minutes of daylight saving, YY, MM, DD, hh, mm, ss
-_IN_HEX = (CLOCK, TEXT, *UNDOCUMENTED, DST_CLOCK)  # how their bytes are told when they make none
+CLOCK_Q = 63  # as CLOCK
+SECONDS = 72  # 5 bytes: flags, seconds since 2000
+UNDOCUMENTED = (64, 73, 74)  # date/time, of which no source tells the layout, and IP addresses
+DST_CLOCK = 79  # 7 bytes: minutes of summer time, YY, MM, DD, hh, mm, ss of standard time
+_IN_HEX = (
+    CLOCK,
+    CLOCK_Q,
+    SECONDS,
+    TEXT,
+    *UNDOCUMENTED,
+    DST_CLOCK,
+)  # how their bytes are told when they make none
 
 MAX_EXPONENT = 63
 # Of a number, written out. No meter known sends more than 25 (10 bytes, kmp.md, 4); the size and
@@ -34,6 +43,7 @@ MAX_EXPONENT = 63
 MAX_DIGITS = 28
 # To reckon with values: the longest beside the smallest take 55 digits, and 10,000 of them 59.
 EXACT = Context(prec=60)
+_MILLENNIUM = datetime(2000, 1, 1)  # noqa: DTZ001 - the meter has no zone
 _SURELY_SHORT = 8  # 8 bytes and 8 zeros are 28 digits
 
 
@@ -126,9 +136,12 @@ def _encoded(value: Value, unit: int, size: int) -> tuple[int, bytes]:
         case str():
             return 0, value.encode("latin-1") or bytes(size)
         case None:
-            return 0, bytes({CLOCK: 8, DST_CLOCK: 7}.get(unit, size))
+            return 0, bytes({CLOCK: 8, CLOCK_Q: 8, SECONDS: 5, DST_CLOCK: 7}.get(unit, size))
         case datetime() if unit == DST_CLOCK:
             return 0, bytes((0, value.year - 2000, *value.timetuple()[1:6]))
+        case datetime() if unit == SECONDS:
+            seconds = (value - _MILLENNIUM) // timedelta(seconds=1)
+            return 0, b"\x02" + seconds.to_bytes(4, "big")  # the bit that says it is valid
         case datetime():
             clock = (value.second, value.minute, value.hour, value.day, value.month)
             return 0, bytes((0, value.isoweekday(), *clock, value.year - 2000))
@@ -261,11 +274,19 @@ def _read_clock(_sign_exponent: int, data: bytes) -> Value:
 
 
 def _read_dst_clock(_sign_exponent: int, data: bytes) -> Value:
-    # The first byte tells the minutes of daylight saving. Whether they are to be added is not
-    # documented (kmp.md, 4), so the meter's own standard time is reported.
     if len(data) != 7:
         return Unreadable(data.hex())
-    return _moment(data, 2000 + data[1], *data[2:])
+    standard = _moment(data, 2000 + data[1], *data[2:])
+    if not isinstance(standard, datetime):
+        return standard
+    return standard + timedelta(minutes=data[0])  # a meter on summer time (TD403 7.10)
+
+
+def _read_seconds(_sign_exponent: int, data: bytes) -> Value:
+    if len(data) != 5:
+        return Unreadable(data.hex())
+    seconds = int.from_bytes(data[1:], "big")
+    return _MILLENNIUM + timedelta(seconds=seconds) if any(data) else None
 
 
 def _moment(data: bytes, *fields: int) -> Value:
@@ -298,6 +319,8 @@ _READERS = (
         LONG_DATE: _packed(_long_date),
         MONTH_DAY: _packed(_month_day),
         CLOCK: _read_clock,
+        CLOCK_Q: _read_clock,
+        SECONDS: _read_seconds,
         TEXT: _read_text,
         BIT_FIELD: _read_bits,
         DST_CLOCK: _read_dst_clock,

@@ -7,7 +7,6 @@ are paired as Home Assistant's documentation allows from version 2025.3 on.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, VOLUME, register_name
+from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, VOLUME, register_name, unit_of
 from kamstrup_mqtt.outputs.fusion import FusedCounter
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
 from kamstrup_mqtt.readout.status import LinkState, MeterStatus
@@ -25,30 +24,6 @@ _INTERVALS = 3  # so many readings may fail before a value counts as outdated
 _GRACE_S = 60
 _MOST_DECIMALS = 20  # that browsers show
 
-# Device class and spelling of each unit; one that is not here has no class, and keeps its name.
-_UNITS: Mapping[str, tuple[str | None, str]] = {
-    **{unit: ("energy", unit) for unit in
-       ("Wh", "kWh", "MWh", "GWh", "J", "kJ", "MJ", "GJ", "cal", "kcal", "Mcal", "Gcal")},
-    **{unit: ("power", unit) for unit in ("W", "kW", "MW")},
-    "°C": ("temperature", "°C"),
-    # A difference: as a temperature it would be shown 273 degrees colder, and the class
-    # temperature_delta is unknown before 2025.12.
-    "K": (None, "K"),
-    "m³": ("volume", "m³"),
-    "l": ("volume", "L"),
-    "m³/h": ("volume_flow_rate", "m³/h"),
-    # The class takes L/h from 2025.6 on only; without a class every version shows it.
-    "l/h": (None, "L/h"),
-    "bar": ("pressure", "bar"),
-    "h": ("duration", "h"),
-    "min": ("duration", "min"),
-    "s": ("duration", "s"),
-    "d": ("duration", "d"),
-    "date": ("date", ""),
-    "time": (None, ""),
-    "datetime": (None, ""),  # the meter's own clock, which says no time zone
-    "month-day": (None, ""),
-}  # fmt: skip
 _STATE_CLASSES = {
     "total": "total_increasing",
     "measurement": "measurement",
@@ -257,7 +232,8 @@ class HomeAssistantDevice:
         reading = shown.reading
         register = REGISTERS.get(reading.register)
         kind = register.kind if register else ""
-        device_class, unit = _UNITS.get(reading.unit, (None, reading.unit))
+        known = unit_of(reading.unit)
+        device_class, unit = known.device_class, known.shown
         if device_class == "volume" and reading.name in _WATER_METERS:
             device_class = "water"
         elif device_class == "volume" and reading.register == VOLUME:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal, localcontext
 
-from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_name
-from kamstrup_mqtt.consumption import GJ, Archive, By, Consumption
+from kamstrup_mqtt.catalog import FINE_REGISTERS, GJ, REGISTERS, register_name
+from kamstrup_mqtt.consumption import Archive, By, Consumption
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.web.settings import Price
@@ -23,7 +23,7 @@ def latest(readout: Readout) -> Json:
         "timestamp": readout.time.isoformat(timespec="seconds"),
         "values": {
             reading.name: {
-                "value": reading.text or None,
+                "value": reading.told,
                 "unit": reading.unit,
                 "title": REGISTERS[reading.register].title
                 if reading.register in REGISTERS

@@ -5,32 +5,11 @@ from dataclasses import asdict
 from decimal import Decimal
 from importlib.metadata import version
 
-from kamstrup_mqtt.catalog import REGISTERS
+from kamstrup_mqtt.catalog import REGISTERS, unit_of
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import LinkState, MeterStatus
 
-# Base units, as the conventions of Prometheus want them: ending and exact factor.
-_UNITS: Mapping[str, tuple[str, Decimal]] = {
-    "GJ": ("joules", Decimal(10) ** 9),
-    "MWh": ("joules", Decimal(3_600_000_000)),
-    "kWh": ("joules", Decimal(3_600_000)),
-    "Wh": ("joules", Decimal(3600)),
-    "Gcal": ("joules", Decimal(4_186_800_000)),
-    "kW": ("watts", Decimal(1000)),
-    "W": ("watts", Decimal(1)),
-    "m³": ("cubic_meters", Decimal(1)),
-    "l": ("cubic_meters", Decimal("0.001")),
-    "°C": ("celsius", Decimal(1)),
-    "K": ("kelvin", Decimal(1)),
-    "h": ("seconds", Decimal(3600)),
-    "d": ("seconds", Decimal(86400)),
-    "V": ("volts", Decimal(1)),
-    "A": ("amperes", Decimal(1)),
-    "bar": ("pascals", Decimal(100_000)),
-    "l/h": ("liters_per_hour", Decimal(1)),
-    "m³/h": ("liters_per_hour", Decimal(1000)),
-}
 # What may not stand in a name, because it is short for a unit, or a unit or type itself.
 _WORDS = {
     "m": "month", "y": "year", "d": "day", "h": "hour", "a": "first", "b": "second",
@@ -79,15 +58,15 @@ def exposition(
                 continue
             if register.kind not in _KINDS:
                 continue
-            unit, factor = _UNITS.get(reading.unit, ("", Decimal(1)))
+            unit = unit_of(reading.unit)
             words = [_WORDS.get(word, word) for word in register.name.lower().split("_")]
-            name = "_".join([*words, unit] if unit else words)
+            name = "_".join([*words, unit.base] if unit.base else words)
             add(
                 f"meter_{name}",
                 "gauge",
                 register.title,
                 labels,
-                f"{EXACT.multiply(reading.value, factor):f}",
+                f"{EXACT.multiply(reading.value, unit.factor):f}",
             )
         add(
             "last_success_timestamp_seconds", "gauge", "When the last readout began", labels,
