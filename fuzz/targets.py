@@ -37,7 +37,7 @@ from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssista
 from kamstrup_mqtt.polling.validation import Plausibility
 from kamstrup_mqtt.readout.capture import mask, read_capture
 from kamstrup_mqtt.simulator import ReplayedMeter
-from kamstrup_mqtt.store import codec
+from kamstrup_mqtt.store import Stored, codec
 from kamstrup_mqtt.store.rollup import Hour
 from kamstrup_mqtt.web.figures import latest
 from kamstrup_mqtt.web.metrics import exposition
@@ -108,12 +108,12 @@ def _reading(one: RegisterValue) -> Reading:
 def _survives_csv(readout: Readout) -> None:
     rows = io.StringIO()
     columns = columns_of([codec.encode(readout).columns])
-    csv.writer(rows).writerows(write_csv([("m", readout)], columns))
+    csv.writer(rows).writerows(write_csv([Stored(1, "m", readout)], columns))
     if any(one.text in ("(none)", "(empty)") for one in readout):
         return  # so a table says that there is nothing
     for _, back in read_csv(io.StringIO(rows.getvalue(), newline=""), UTC, meter="m"):
-        assert back.readings == readout.readings
-    json.loads(to_json_line("m", readout))
+        assert [one.told for one in back] == [one.told for one in readout]
+    json.loads(to_json_line(Stored(1, "m", readout)))
 
 
 def _is_followed(first: Readout, second: Readout) -> None:
@@ -178,7 +178,7 @@ def tables(data: bytes) -> None:
     """A CSV file to import."""
     with contextlib.suppress(KamstrupError):
         for meter, readout in read_csv(io.StringIO(data.decode(errors="replace")), UTC, meter="m"):
-            assert to_json_line(meter, readout)
+            assert to_json_line(Stored(1, meter, readout))
             assert codec.decode(codec.encode(readout)).readings.keys() == readout.readings.keys()
 
 

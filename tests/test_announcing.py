@@ -49,7 +49,9 @@ async def test_home_assistant_finds_everything_with_the_first_readout(
         shown = json.loads(await next_of(messages, "kamstrup/homeassistant"))
         kept = await retained(broker.port)  # values are not, as configured
         log = stop(gateway)
-    assert kept.keys() == {CONFIG, "kamstrup/status", "kamstrup/state", "kamstrup/homeassistant"}
+    assert kept.keys() == {
+            CONFIG, "kamstrup/status", "kamstrup/state", "kamstrup/units", "kamstrup/homeassistant"
+        }  # fmt: skip
     content = json.loads(kept[CONFIG])
     assert content["device"]["serial_number"] == "71343479"
     assert shown.keys() == {"energy", "volume", "temp1", "temp2"}
@@ -87,7 +89,7 @@ async def test_discovery_can_be_switched_off_and_parameters_have_topics_of_their
             assert await next_of(messages, f"kamstrup/{name}") == values[name]
         kept = await retained(broker.port)
         stop(gateway)
-    assert kept.keys() == {"kamstrup/status", "kamstrup/state"}
+    assert kept.keys() == {"kamstrup/status", "kamstrup/state", "kamstrup/units"}
 
 
 async def test_a_message_on_read_reads_now_and_a_list_limits_it(
@@ -109,7 +111,7 @@ async def test_a_message_on_read_reads_now_and_a_list_limits_it(
         ):
             await send(broker.port, "kamstrup/read", payload)
             values = json.loads(await next_of(messages, "kamstrup/values"))
-            assert values.keys() == names | {"timestamp"}
+            assert values.keys() == names | {"timestamp", "serial", "sequence", "history"}
         asked = len(meter.requests)
         for payload in ('["enrgy"]', "[true]", '["a\\nb"]'):
             await send(broker.port, "kamstrup/read", payload)

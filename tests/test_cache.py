@@ -25,7 +25,7 @@ class Cached:
             {n: Reading(n, name, Decimal(values[name]), "") for name, n in self.names.items()}, {},
         )  # fmt: skip
         assert self.due(moment) == list(values)
-        self.cache.complete(self.readout, self.begin)
+        self.cache.complete(self.readout, (1, "1"), self.begin)
 
     def at(self, moment: str) -> Now:
         wall = datetime.fromisoformat(moment).replace(tzinfo=self.zone).timestamp()
@@ -47,7 +47,10 @@ def test_each_register_holds_as_long_as_the_table_says() -> None:
     assert cached.due("2026-11-24T11:00:00") == [*live, "hourcounter", "maxpower_m"]
     lost = replace(cached.readout, readings={60: cached.readout.readings[60]})
     late = cached.at("2026-11-24T11:01")
-    assert [r.name for r in cached.cache.complete(lost, late)] == ["energy", "program_number"]
+    assert [r.name for r in cached.cache.complete(lost, (1, "1"), late)] == [
+        "energy",
+        "program_number",
+    ]
     cached.cache.forget()
     assert len(cached.due("2026-11-24T10:30")) == 6
 

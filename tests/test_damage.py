@@ -130,8 +130,8 @@ async def test_a_wrong_byte_costs_one_readout(
         "UPDATE readout SET digits = x'ff' WHERE sequence IN (3, 6)",
         "UPDATE readout SET digits = 5 WHERE sequence IN (3, 6)",
         "UPDATE readout SET digits = '' WHERE sequence IN (3, 6)",
-        "UPDATE readout SET taken = 9223372036854775807 WHERE sequence IN (3, 6)",
-        "UPDATE readout SET taken = 'soon' WHERE sequence IN (3, 6)",
+        "UPDATE readout SET taken = 9223372036854775800 + sequence WHERE sequence IN (3, 6)",
+        "UPDATE readout SET taken = 'soon' || sequence WHERE sequence IN (3, 6)",
         "UPDATE readout SET utc_offset = 99999999 WHERE sequence IN (3, 6)",
         "UPDATE readout SET layout = 77 WHERE sequence IN (3, 6)",
         "UPDATE readout SET meter = 77 WHERE sequence IN (3, 6)",
@@ -155,7 +155,7 @@ async def test_a_row_that_cannot_be_read_holds_nothing_up_and_is_told_once(
             assert last.time == readout(4).time
     with Archive(path) as archive:
         for _ in range(3):
-            assert [one for _, one in archive.readouts(None, *EVER)] == [
+            assert [one.readout for one in archive.readouts(None, *EVER)] == [
                 readout(number) for number in (0, 1, 3, 4)
             ]  # fmt: skip
             _, found = archive.used("meter", 60, BEGIN, BEGIN + timedelta(hours=5), "day")

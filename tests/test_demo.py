@@ -28,7 +28,7 @@ async def test_the_demo_publishes_what_it_prints(background: Background) -> None
     out, err = await asyncio.to_thread(demo.communicate)
     assert demo.returncode == 0, err
     printed = [line.partition(" ") for line in out.splitlines()]
-    topics = {"kamstrup/status", "kamstrup/state", "kamstrup/values"}
+    topics = {"kamstrup/status", "kamstrup/state", "kamstrup/units", "kamstrup/values"}
     assert {topic for topic, _, _ in printed} == topics
     values = [json.loads(text) for topic, _, text in printed if topic == "kamstrup/values"]
     assert first in values

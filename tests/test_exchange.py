@@ -17,7 +17,7 @@ from kamstrup_mqtt import MeterIdentity, MonthDay, Reading, Readout, UsageError
 from kamstrup_mqtt.consumption import Archive
 from kamstrup_mqtt.consumption.exchange import columns_of, read_csv, to_json_line, write_csv
 from kamstrup_mqtt.kmp import within_max_digits
-from kamstrup_mqtt.store import History
+from kamstrup_mqtt.store import History, Stored
 from kamstrup_mqtt.store.codec import encode
 
 from .conftest import kamstrup_mqtt
@@ -67,7 +67,8 @@ def run(
 
 def everything(config: Path) -> list[tuple[str, Readout]]:
     with Archive(config.with_suffix(".history.db")) as archive:
-        return list(archive.readouts(None, BEGIN, BEGIN + timedelta(days=99)))
+        found = archive.readouts(None, BEGIN, BEGIN + timedelta(days=99))
+        return [(one.meter, one.readout) for one in found]
 
 
 async def test_what_was_used_as_a_table_and_as_json(config: Path) -> None:
@@ -223,8 +224,8 @@ def test_any_readout_comes_back_from_csv(some: list[Reading]) -> None:
     named = {one.register: Reading(one.register, hex(one.register), one.value, "x") for one in some}
     out = Readout(MeterIdentity("1"), BEGIN, named, {})
     rows = io.StringIO()
-    csv.writer(rows).writerows(write_csv([("m", out)], columns_of([encode(out).columns])))
-    assert json.loads(to_json_line("m", out))["meter"] == "m"
+    csv.writer(rows).writerows(write_csv([Stored(1, "m", out)], columns_of([encode(out).columns])))
+    assert json.loads(to_json_line(Stored(1, "m", out)))["meter"] == "m"
     try:
         ((_, back),) = read_csv(io.StringIO(rows.getvalue(), newline=""), UTC, meter="other")
     except UsageError:  # what no meter sends: a number beyond all digits
@@ -232,5 +233,5 @@ def test_any_readout_comes_back_from_csv(some: list[Reading]) -> None:
         assert not all(map(within_max_digits, numbers))
         return
     assert {key: one.value for key, one in back.readings.items()} == {
-        key: one.value for key, one in named.items()
+        key: None if one.told is None else one.value for key, one in named.items()
     }

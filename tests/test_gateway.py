@@ -39,7 +39,10 @@ async def test_the_older_configuration_gives_what_the_older_project_gave(
         log = stop(gateway)
         assert await next_of(messages, "kamstrup/status") == "offline"
     exact = json.loads(payload, parse_float=str)
-    assert list(exact) == ["energy", "volume", "temp1", "temp2", "timestamp"]
+    told = ["timestamp", "serial", "sequence", "history"]
+    assert list(exact) == ["energy", "volume", "temp1", "temp2", *told]
+    assert exact["serial"] == "71343479"
+    assert exact["sequence"] == 1
     assert exact["energy"] == "227.445"
     assert exact["volume"] == "2131.935"
     assert re.fullmatch(r"\d\d\.\d\d", exact["temp1"])
@@ -76,7 +79,7 @@ async def test_registers_the_meter_lacks_are_named_and_the_rest_is_published(
         gateway = background("run", "-c", str(config))
         for _ in range(2):
             values = json.loads(await next_of(messages, "kamstrup/values"), parse_float=Decimal)
-            assert list(values)[:-1] == ["energy", "volume", "temp1", "energy_test_high_res"]
+            assert list(values)[:-4] == ["energy", "volume", "temp1", "energy_test_high_res"]
         log = stop(gateway)
     assert log.count("not read: energy_high_res (not in this meter)") == 1
     last = meter.requests[-1]

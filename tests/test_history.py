@@ -78,9 +78,9 @@ def test_the_kinds_of_values_are_kept() -> None:
     assert [type(reading.value) for reading in decode(encode(readout))] == list(map(type, kinds))
 
 
-def readout(number: int, taken: datetime = NOW) -> Readout:
+def readout(number: int, taken: datetime = NOW, serial: str = "1") -> Readout:
     return Readout(
-        MeterIdentity("1"), taken, {60: Reading(60, "energy", Decimal(number), "GJ")}, {}
+        MeterIdentity(serial), taken, {60: Reading(60, "energy", Decimal(number), "GJ")}, {}
     )
 
 
@@ -104,7 +104,8 @@ async def test_readouts_outlive_the_process_and_are_followed_in_order(tmp_path: 
     path = tmp_path / "new" / "history.db"
     async with opened(path) as store:
         for number in range(5):
-            await store.append("left" if number % 2 else "right", readout(number))
+            name = "left" if number % 2 else "right"
+            await store.append(name, readout(number, serial=name))
         await store.advance("mqtt", 2)
     assert path.stat().st_mode & 0o777 == 0o640
     async with opened(path) as store:

@@ -72,7 +72,7 @@ def device(
 
 
 def status(meter: MeterIdentity = METER, interval_s: float = 1680) -> MeterStatus:
-    return MeterStatus(LinkState.OK, NOON, "", NOON, meter, {}, 0, interval_s, 100)
+    return MeterStatus(LinkState.OK, NOON, "", NOON, meter, {}, 0, interval_s, False, 100)
 
 
 def readout(*readings: Reading, meter: MeterIdentity = METER, time: datetime = NOON) -> Readout:

@@ -30,7 +30,7 @@ from kamstrup_mqtt.kmp import (
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout.capture import read_capture
 from kamstrup_mqtt.simulator import Fault, Reaction, SimulatedMeter, serve_tcp
-from kamstrup_mqtt.store import History
+from kamstrup_mqtt.store import History, Stored
 from kamstrup_mqtt.web.figures import efficiency, latest, series
 from kamstrup_mqtt.web.settings import Price
 
@@ -80,7 +80,7 @@ def test_a_register_of_no_bytes_has_no_value_on_any_way_out() -> None:
     readout = Readout(MeterIdentity("1"), BEGIN, {60: reading}, {})
     assert json.loads(readout.to_json())["energy"] is None
     assert json.loads(readout_json(readout))["values"]["energy"]["value"] is None
-    assert json.loads(to_json_line("m", readout))["values"]["energy"]["value"] is None
+    assert json.loads(to_json_line(Stored(1, "m", readout)))["values"]["energy"]["value"] is None
     assert latest(readout)["values"] == {
         "energy": {"value": None, "unit": "GJ", "title": REGISTERS[60].title}
     }
@@ -199,7 +199,7 @@ async def test_the_gateway_lives_with_a_meter_that_says_anything(
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as page:
             for _ in range(12):
                 values = json.loads(await next_of(messages, "kamstrup/values", 60))
-                assert values.keys() <= {*parameters, "timestamp"}
+                assert values.keys() <= {*parameters, "timestamp", "serial", "sequence", "history"}
                 seen |= {type(value).__name__ for value in values.values()}
                 json.loads(await next_of(messages, "kamstrup/state", 60))
                 for path in (

@@ -65,7 +65,7 @@ class Bridge(VirtualLink):
     """The first connection leads nowhere, as when a bridge lost its power; the second works."""
 
     async def talk(self, source: Source, sink: Sink) -> None:
-        if self.opened > 1:
+        if self.connection > 1:
             await super().talk(source, sink)
 
 
@@ -76,7 +76,7 @@ async def test_a_connection_that_died_without_a_word_is_made_anew() -> None:
     with pytest.raises(NoAnswerError):
         await meter.read("energy")
     assert (await meter.read("energy"))["energy"].unit == "GJ"
-    assert link.opened == 2
+    assert link.connection == 2
 
 
 @virtual

@@ -77,12 +77,12 @@ async def test_a_plug_that_is_pulled() -> None:
     session = MeterSession(link)
     await session.read(["energy"])
     link.unplug()
-    assert not session.is_open
+    assert not link.is_open
     with pytest.raises(PortError, match="plug the head in"):
         await session.read(["energy"])
     link.plug()
     assert len(await session.read(["energy"])) == 1
-    assert link.opened == 2
+    assert link.connection == 2
 
 
 @virtual

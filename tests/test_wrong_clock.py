@@ -106,6 +106,9 @@ STINTS: dict[str, list[tuple[datetime, int, bool]]] = {
 async def test_what_a_wrong_clock_dated_counts_nowhere(tmp_path: Path, name: str) -> None:
     path = tmp_path / "history.db"
     moments = [(one, right) for at, count, right in STINTS[name] for one in hours(at, count)]
+    moments = [  # no two are of the same microsecond
+        (one + timedelta(microseconds=number), right) for number, (one, right) in enumerate(moments)
+    ]
     made = await written(path, [moment for moment, _ in moments])
     assert marked(path) == [not right for _, right in moments]
     kept = [one for one, (_, right) in zip(made, moments, strict=True) if right]
@@ -200,12 +203,13 @@ Stint = tuple[timedelta, list[int]]
                 min_size=1, max_size=6))  # fmt: skip
 @example([(timedelta(0), [60] * 9), (AHEAD - START, [1]), (-DAY, [30] * 3)])
 def test_a_clock_that_is_stepped_by_anything_and_right_in_the_end(stints: list[Stint]) -> None:
-    now, moments = START, []
+    now = START
+    moments: list[datetime] = []
     count = sum(len(minutes) for _, minutes in stints)
     for offset, minutes in [*stints, (timedelta(0), [60] * (count + 2))]:
         for one in minutes:
             now += timedelta(minutes=one)
-            moments.append(now + offset)
+            moments.append(now + offset + timedelta(microseconds=len(moments)))
     asyncio.run(check_all(moments))
 
 

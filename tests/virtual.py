@@ -156,7 +156,6 @@ class VirtualLink(Link):
         super().__init__("virtual://meter", tap)
         self.meter = meter
         self.line = line or Line()
-        self.opened = 0  # how often
         self._plugged = True
         self._requests = self._answers = Pipe()
         self._is_open = False
@@ -187,7 +186,7 @@ class VirtualLink(Link):
             raise PortError(f"{self.port} does not exist: plug the head in", "port_missing")
         self._requests, self._answers = Pipe(), Pipe()
         self._is_open = True
-        self.opened += 1
+        self.connection += 1
         talk = asyncio.create_task(self.talk(self._requests, self._answers))
         self._talks.add(talk)
         talk.add_done_callback(self._talks.discard)

@@ -63,14 +63,16 @@ def _archive(config: Path) -> Archive:
 
 
 def _meter(archive: Archive, wanted: str | None) -> str:
-    names = list(archive.meters())
-    if not names:
+    """The name or serial number of the meter that is meant; without one, the only one there is."""
+    meters = archive.meters()
+    if not meters:
         raise KamstrupError("the history is empty: it begins with the first readout")
-    if wanted is None and len(names) == 1:
-        return names[0]
-    if wanted not in names:
+    if wanted is None and len(meters) == 1:
+        return next(iter(meters))
+    serials = {who.serial for its in meters.values() for who in its}
+    if wanted is None or wanted not in {*meters, *serials}:
         asked = f"no meter '{wanted}'" if wanted else "several meters"
-        raise UsageError(f"{asked} in the history: name one with --meter: {', '.join(names)}")
+        raise UsageError(f"{asked} in the history: name one with --meter: {', '.join(meters)}")
     return wanted
 
 
@@ -79,7 +81,7 @@ def _meter(archive: Archive, wanted: str | None) -> str:
 @click.option("--last", callback=_last, help="How far back: 48h, 7d, 8w, 12m or 2y.")
 @click.option("--by", type=click.Choice(BYS), default="day", show_default=True)
 @click.option("--parameter", "names", multiple=True, help="A counter; may be repeated.")
-@click.option("--meter", help="Which one, where several are configured.")
+@click.option("--meter", help="Its name or serial number, where there are several.")
 @click.option("--spread", is_flag=True, help="Divide what was used in a gap over its time.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a counter.")
 @debug_option
@@ -186,7 +188,7 @@ def _shown(period: Period) -> str:
 @click.option("--from", "begin", callback=_moment, help="A day or time, such as 2026-11-01.")
 @click.option("--to", "end", callback=_moment, help="A day or time; what is before it is exported.")
 @click.option("--by", type=click.Choice(BYS), help="What was used, and means, by that.")
-@click.option("--meter", help="Only this one.")
+@click.option("--meter", help="Only this one, by its name or serial number.")
 @debug_option
 def export_command(
     *, path: Path, kind: str, begin: datetime | None, end: datetime | None, by: By | None,
@@ -203,8 +205,8 @@ def export_command(
             return
         span = (meter, begin or _NEVER_BEFORE, end or _NEVER_AFTER)
         if kind == "json":
-            for name, readout in archive.readouts(*span):
-                print(to_json_line(name, readout))
+            for stored in archive.readouts(*span):
+                print(to_json_line(stored))
         else:
             lines = write_csv(
                 archive.readouts(*span),

@@ -42,7 +42,7 @@ def readout_json(readout: Readout) -> str:
             "timestamp": readout.time.isoformat(timespec="seconds"),
             "values": {
                 reading.name: {
-                    "value": _text(reading.value),
+                    "value": reading.told,
                     "unit": reading.unit,
                     "register": reading.register,
                 }

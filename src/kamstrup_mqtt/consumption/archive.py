@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
+from kamstrup_mqtt.catalog import GJ
 from kamstrup_mqtt.consumption.hours import HourRow, Hours
-from kamstrup_mqtt.consumption.periods import GJ, By, Consumption, Point, boundaries, consumption
+from kamstrup_mqtt.consumption.periods import By, Consumption, Point, boundaries, consumption
 from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import MeterIdentity, Readout
@@ -36,7 +37,10 @@ from kamstrup_mqtt.store.outdoor import colder
 from kamstrup_mqtt.store.rollup import GRACE_US, registers_of
 from kamstrup_mqtt.store.rows import Stored, as_text, ids_of, latest, raw_rows, readouts, tell
 
-_VERSION = 3  # of the file, from which on it can be read
+_VERSION = 4  # of the file, from which on it can be read
+
+# Of one meter, by its name or serial number, or of all.
+_WHOSE = "(?3 IS NULL OR ?3 IN (name, serial))"
 
 Step = Literal["raw"] | By
 
@@ -96,7 +100,7 @@ class Archive:
     def meters(self) -> dict[str, list[MeterIdentity]]:
         """Who was read under each configured name, the latest last."""
         found: dict[str, list[MeterIdentity]] = {}
-        for _, name, who in self._meters("ORDER BY name, id"):
+        for _, name, who in self._meters("ORDER BY name, latest, id"):
             found.setdefault(name, []).append(who)
         return found
 
@@ -139,27 +143,25 @@ class Archive:
         found = [stored.readout for some in imported for stored in some]
         return max(found, key=lambda readout: readout.time, default=None)
 
-    def readouts(
-        self, meter: str | None, begin: datetime, end: datetime
-    ) -> Iterator[tuple[str, Readout]]:
+    def readouts(self, meter: str | None, begin: datetime, end: datetime) -> Iterator[Stored]:
         """The readouts from `begin` to before `end`, of one meter or of all, oldest first.
 
         Those whose time is wrong stand where they were taken.
         """
-        where = "WHERE taken >= ?1 AND taken < ?2 AND (?3 IS NULL OR name = ?3) AND misdated "
+        where = f"WHERE taken >= ?1 AND taken < ?2 AND {_WHOSE} AND misdated "
         span = (taken_of(begin), taken_of(end), meter)
         right = readouts(self._database, f"{where} = 0 ORDER BY taken, sequence", *span)
         wrong: Iterator[Stored] = iter(())
         if self.has_misdated(meter, begin, end):
             wrong = readouts(self._database, f"{where} <> 0 ORDER BY sequence", *span)
-        return ((stored.meter, stored.readout) for stored in _merged(right, wrong))
+        return _merged(right, wrong)
 
     def has_misdated(self, meter: str | None, begin: datetime, end: datetime) -> bool:
         """Whether the time of a readout from `begin` to before `end` is known to be wrong."""
         row = self._database.execute(
             "SELECT 1 FROM meter CROSS JOIN readout ON meter.id = readout.meter "
             "WHERE misdated IN (1, 2) AND taken >= ?1 AND taken < ?2 "
-            "AND (?3 IS NULL OR name = ?3) LIMIT 1",
+            "AND (?3 IS NULL OR ?3 IN (name, serial)) LIMIT 1",
             (taken_of(begin), taken_of(end), meter),
         ).fetchone()
         return row is not None
@@ -167,9 +169,10 @@ class Archive:
     def columns(self, meter: str | None, begin: datetime, end: datetime) -> list[str]:
         """The layouts, as JSON, of the readouts from `begin` to before `end`."""
         rows = self._database.execute(
-            "SELECT DISTINCT columns FROM readout JOIN meter ON meter.id = readout.meter "
+            "SELECT DISTINCT columns FROM readout JOIN meter "  # noqa: S608 - our own words
+            "ON meter.id = readout.meter "
             "JOIN layout ON layout.id = readout.layout "
-            "WHERE taken >= ? AND taken < ? AND (?3 IS NULL OR name = ?3) ORDER BY layout.id",
+            f"WHERE taken >= ? AND taken < ? AND {_WHOSE} ORDER BY layout.id",
             (taken_of(begin), taken_of(end), meter),
         )
         return [columns for (columns,) in rows if is_layout(columns)]
@@ -264,16 +267,13 @@ class Archive:
 
     def _sources(self, meter: str) -> list[tuple[int, ...]]:
         """The ids of each meter, by its serial number, that was read under this name."""
-        serials = {
-            one: who.serial for one, _, who in self._meters("WHERE name = ? ORDER BY id", meter)
-        }
-        known = dict.fromkeys(serial for serial in serials.values() if serial is not None)
-        if len(known) <= 1:  # what it did not say of itself now and then
-            return [tuple(serials)] if serials else []
-        return [
-            tuple(one for one, its in serials.items() if its == serial)
-            for serial in dict.fromkeys(serials.values())
+        ids = ids_of(self._database, meter)
+        known = [
+            one for one, _, who in self._meters("ORDER BY latest, id") if one in ids and who.serial
         ]
+        if len(known) <= 1:  # what it did not say of itself now and then
+            return [tuple(ids)] if ids else []
+        return [(one,) for one in ids]
 
     def _raw(
         self, meter: int, register: int, begin: datetime, end: datetime

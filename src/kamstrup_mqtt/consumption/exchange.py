@@ -12,8 +12,9 @@ from decimal import Decimal, InvalidOperation
 
 from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_number
 from kamstrup_mqtt.errors import UsageError
-from kamstrup_mqtt.kmp import MAX_DIGITS, within_max_digits
+from kamstrup_mqtt.kmp import MAX_DIGITS, Unreadable, within_max_digits
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
+from kamstrup_mqtt.store import Stored
 from kamstrup_mqtt.store.codec import KINDS, kind_of, parsed, text_of
 
 _IDENTITY = ("serial", "type", "revision", "model")
@@ -24,6 +25,7 @@ _NONE = "(none)"  # a date that the meter does not have yet
 _EMPTY = "(empty)"  # a text without a character
 _HEADER = re.compile(r"(?P<name>[^\[(]+?)\s*(?:\[(?P<unit>[^\]]*)\])?\s*(?:\((?P<kind>[\w-]+)\))?")
 _DAY_FIRST = re.compile(r"(\d{1,2})[-./](\d{1,2})[-./](\d{4})(?:[ T](.*))?")
+_WITHOUT_VALUE = {kind_of(None), kind_of(Unreadable(""))}
 _NO_STATE = ("", "unknown", "unavailable", "none", "null")
 _DIALECTS = ",;\t"
 _LONGEST_CELL = 60  # that a message repeats
@@ -41,43 +43,42 @@ def columns_of(layouts: Iterable[str]) -> list[Column]:
     return [
         (*key, kind)
         for key, found in kinds.items()
-        for kind in sorted(found - {"none"}) or ["none"]
+        for kind in sorted(found - _WITHOUT_VALUE) or ["none"]
     ]  # fmt: skip
 
 
 def write_csv(
-    readouts: Iterable[tuple[str, Readout]], columns: list[Column], *, misdated: bool = False
+    readouts: Iterable[Stored], columns: list[Column], *, misdated: bool = False
 ) -> Iterator[list[str]]:
     """The rows of a CSV file: a heading, and one row a readout.
 
     Args:
-        readouts: with the meter's configured name.
+        readouts: as they are stored.
         columns: what of them.
         misdated: whether a column says which times are wrong.
 
     """
     marks = [_MISDATED] if misdated else []
     yield ["timestamp", "meter", *_IDENTITY, *marks, *map(_heading, columns)]
-    for meter, readout in readouts:
+    for stored in readouts:
+        readout = stored.readout
         who = readout.meter.to_dict()
         yield [
-            readout.time.isoformat(), meter, *(who[key] or "" for key in _IDENTITY),
+            readout.time.isoformat(), stored.meter, *(who[key] or "" for key in _IDENTITY),
             *([_YES if readout.misdated else ""] if misdated else []),
             *(_cell(readout.readings.get(column[0]), column) for column in columns),
         ]  # fmt: skip
 
 
-def to_json_line(meter: str, readout: Readout) -> str:
+def to_json_line(stored: Stored) -> str:
     """A readout as one JSON object: values as text, so that no digit is lost."""
+    readout = stored.readout
     return json.dumps(
         {
-            "meter": meter, "identity": readout.meter.to_dict(),
-            "timestamp": readout.time.isoformat(),
+            "timestamp": readout.time.isoformat(), "meter": stored.meter,
+            "serial": readout.meter.serial, "source": stored.source,
             **({_MISDATED: True} if readout.misdated else {}),
-            "values": {
-                one.name: {"value": one.text or None, "unit": one.unit}
-                for one in readout
-            },
+            "values": {one.name: {"value": one.told, "unit": one.unit} for one in readout},
         },
         ensure_ascii=False,
     )  # fmt: skip
@@ -159,7 +160,7 @@ def _cell(reading: Reading | None, column: Column) -> str:
     _, _, unit, kind = column
     if reading is None or reading.unit != unit:
         return ""
-    if reading.value is None:
+    if reading.told is None:
         return _NONE
     return text_of(reading.value) or _EMPTY if kind_of(reading.value) == kind else ""
 

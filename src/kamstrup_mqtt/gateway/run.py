@@ -66,7 +66,8 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
         UsageError: another gateway runs with this configuration, or the capture cannot be written.
 
     """
-    history = History(config.history.path, config.history.keep_s, config.history.max_bytes)
+    names = [meter.name for meter in config.meters]
+    history = History(config.history.path, config.history.keep_s, config.history.max_bytes, names)
     statuses: Board[MeterStatus] = Board()
     supervisor = Supervisor()
     pollers = {
@@ -103,6 +104,7 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
                 config.history.path,
                 history,
                 statuses,
+                names,
                 complaints,
                 connected=lambda: output.connected,
                 backlog=output.backlog,

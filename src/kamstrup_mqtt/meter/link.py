@@ -38,6 +38,7 @@ class Link:
     def __init__(self, port: str, tap: Tap | None = None) -> None:
         self.port = port
         self.tap: Tap = tap or (lambda _direction, _data: None)
+        self.connection = 0  # how often it was opened: who answers may be another meter each time
         self._serial: serialx.AsyncSerial | None = None
 
     @property
@@ -67,6 +68,7 @@ class Link:
             async with asyncio.timeout(OPEN_DEADLINE_S):
                 await serial.open()
         self._serial = serial
+        self.connection += 1
 
     async def close(self) -> None:
         """Close the line at once, dropping what is still to be written."""

@@ -30,7 +30,7 @@ from kamstrup_mqtt.kmp import (
 )
 from kamstrup_mqtt.meter.link import Link, Tap
 from kamstrup_mqtt.meter.transaction import AnswerT, Transactions
-from kamstrup_mqtt.readout import NOT_IN_METER, Clock, MeterIdentity, Now, Reading, Readout
+from kamstrup_mqtt.readout import NOT_IN_METER, Clock, Lacking, MeterIdentity, Now, Reading, Readout
 from kamstrup_mqtt.readout.status import Counters
 
 RETRIES = 2
@@ -41,7 +41,7 @@ GIVE_UP_HEARD = 9
 GIVE_UP_SILENT = 2  # a meter that was silent last time is not hammered: one try of each question
 _SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 _STRANGER_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter pause
-ABSENT_S = 6 * 3600.0  # how long a register the meter left out is not asked for again
+LACKING_S = 7 * 86400.0  # how long a register the meter left out is not asked for again
 
 _LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
 
@@ -59,6 +59,7 @@ class MeterSession:
         self, line: str | Link, tap: Tap | None = None, *, clock: Clock = Now.read
     ) -> None:
         self.identity = MeterIdentity()
+        self.lacking: Lacking = {}
         self._link = line if isinstance(line, Link) else Link(line, tap)
         self._transactions = Transactions(self._link)
         self._clock = clock
@@ -67,7 +68,7 @@ class MeterSession:
         self._serial_by_register = False  # how this meter tells its serial number
         self._silent = False  # whether the last readout heard nothing
         self._type_tries = 0
-        self._absent: dict[int, float] = {}  # register to the time it was left out
+        self._connection = 0  # the one on which `identity` was met
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
         self._heard = False  # whether the meter answered in the readout under way
@@ -84,9 +85,9 @@ class MeterSession:
         return self._transactions.quality
 
     @property
-    def is_open(self) -> bool:
-        """Whether the line is open, so that what is known of the meter still holds."""
-        return self._link.is_open
+    def connection(self) -> int:
+        """The number of the connection; what was read on an earlier one may be another meter's."""
+        return self._link.connection
 
     @property
     def idle_s(self) -> float:
@@ -110,8 +111,9 @@ class MeterSession:
 
         """
         async with self._lock:
-            self._begin()
+            await self._begin()
             answer = await self._transactions.exchange(GetSerialNoRequest())
+            self._note_connection()
             self._sure = self._sure and str(answer.serial) == self.identity.serial
 
     def doubt_identity(self) -> None:
@@ -119,10 +121,16 @@ class MeterSession:
         self._sure = False
 
     async def open(self) -> None:
-        """Open the line and forget who was on it. Raises PortError."""
+        """Open the line, if it is not, and forget who was on it before. Raises PortError."""
         await self._link.open()
-        self._serial_by_register = False
-        self._meet(None)
+        self._note_connection()
+
+    def _note_connection(self) -> None:
+        """On another connection there may be another meter."""
+        if self._connection != self._link.connection:
+            self._connection = self._link.connection
+            self._serial_by_register = False
+            self._meet(None)
 
     def _meet(self, serial: str | None) -> None:
         """Take it that the meter with this serial number is there, perhaps another one."""
@@ -130,7 +138,7 @@ class MeterSession:
         if serial is None or serial != self.identity.serial:
             self.identity = MeterIdentity(serial)
             self._type_tries = 0
-            self._absent.clear()
+            self.lacking.pop(("", ""), None)  # of a meter that does not say who it is
 
     async def close(self) -> None:
         """Close the line."""
@@ -159,12 +167,10 @@ class MeterSession:
         if not registers:
             raise UsageError("no parameters to read: name at least one, or `all`")
         async with self._lock:
-            self._begin()
-            if not self._link.is_open:
-                await self.open()
+            await self._begin()
             self._sure = self._sure and self.idle_s < _STRANGER_S
             try:
-                readout = await self._read(registers)
+                readout = await self._read_one_meter(registers)
             except NoAnswerError:
                 # A peer that vanished without a word looks the same, and who answers next may be
                 # another meter: begin anew.
@@ -174,16 +180,26 @@ class MeterSession:
             self._silent = False
             return readout
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
         self._begun_at = asyncio.get_running_loop().time()
         self._faults, self._failed_tries, self._heard = [], 0, False
+        await self.open()
+
+    async def _read_one_meter(self, registers: tuple[int, ...]) -> Readout:
+        """A readout of one meter: after a hang-up amid it, another one may answer."""
+        for _ in range(1 + RETRIES):
+            self._note_connection()
+            await self._ask_serial()
+            before, connection = self.identity.serial, self._connection
+            readout = await self._read(registers)
+            is_same = readout.meter.serial is not None and readout.meter.serial == before
+            if connection == self._connection or is_same:
+                return readout
+        raise self._verdict()
 
     async def _read(self, registers: tuple[int, ...]) -> Readout:
-        started = self._clock().moment
-        readings: dict[int, Reading] = {}
-        await self._ask_serial()
-        now = asyncio.get_running_loop().time()
-        absent = [r for r in registers if now < self._absent.get(r, -ABSENT_S) + ABSENT_S]
+        started, readings = self._clock().moment, dict[int, Reading]()
+        absent = [r for r in registers if r in self._known_lacking]
         lost = await self._collect([r for r in registers if r not in absent], readings)
         left_out = [r for r in registers if r not in readings and r not in lost + absent]
         in_vain = 0  # a register that two more answers leave out is not in this meter
@@ -197,7 +213,7 @@ class MeterSession:
         if self._faults and not self._heard:
             raise self._verdict()
         if readings:  # a meter that leaves out everything has lost more than registers
-            self._absent.update(dict.fromkeys(left_out, asyncio.get_running_loop().time()))
+            self._note_lacking(left_out)
         reasons = dict.fromkeys(left_out + absent, NOT_IN_METER)
         if lost:
             reasons |= dict.fromkeys(lost, _reason(self._verdict()))
@@ -209,6 +225,25 @@ class MeterSession:
             {r: readings[r] for r in registers if r in readings},
             {register_name(r): reasons[r] for r in registers if r in reasons},
         )
+
+    @property
+    def _known_lacking(self) -> set[int]:
+        """The registers that this meter left out in the last days."""
+        serial, revision = self.identity.serial or "", self.identity.revision
+        now = self._clock().wall
+        return {
+            register
+            for (its, told), registers in self.lacking.items()
+            if its == serial and revision in (None, told)
+            for register, since in registers.items()
+            if abs(now - since) < LACKING_S
+        }
+
+    def _note_lacking(self, left_out: list[int]) -> None:
+        if left_out:
+            key = (self.identity.serial or "", self.identity.revision or "")
+            found = dict.fromkeys(left_out, self._clock().wall)
+            self.lacking[key] = self.lacking.get(key, {}) | found
 
     async def _ask_serial(self) -> None:
         """Ask for the serial number, unless we are sure; another one is believed when said twice.
@@ -292,6 +327,7 @@ class MeterSession:
                 self._failed_tries += 1
             else:
                 self._failed_tries, self._heard = 0, True
+                self._note_connection()  # a hang-up may have come before it
                 return answer
         raise self._verdict()
 

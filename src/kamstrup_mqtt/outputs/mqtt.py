@@ -4,6 +4,7 @@ It follows the boards, survives the broker, says `offline` when it ends, and nev
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +20,7 @@ from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, con
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import MeterStatus
-from kamstrup_mqtt.store import Board, History
+from kamstrup_mqtt.store import Board, History, Stored
 from kamstrup_mqtt.tasks import run_together
 
 _FIRST_RETRY_S = 1.0
@@ -112,6 +113,8 @@ class MqttOutput:
         self._delivered: set[int] = set()  # sequence numbers published live
         self._late_until = 0  # up to this sequence number, what is undelivered is late
         self._news = asyncio.Event()
+        self._units: dict[str, dict[str, str]] = {}  # by meter and parameter
+        self._units_said: dict[str, str] = {}  # on this connection
         self._said = ""
         self._warned: set[str] = set()  # topics
 
@@ -230,10 +233,14 @@ class MqttOutput:
 
     async def _follow_readouts(self, session: Session) -> None:
         """Publish the latest readout of each meter as soon as it is there."""
+        self._units_said.clear()  # a broker that restarted may have lost what it retained
+        for meter in self._publications:
+            if (last := await self._history.latest(meter)) is not None:
+                await self._publish_units(session, meter, last)
         cursor = 0 if self._settings.retain else self._cursor
         while True:
             for entry in await self._next(self._history.live.after(cursor), []):
-                await self._publish_values(session, entry.meter, entry.content.readout)
+                await self._publish_values(session, entry.meter, entry.content)
                 if entry.content.sequence:
                     self._delivered.add(entry.content.sequence)
                     self._late_until = max(self._late_until, entry.content.sequence)
@@ -261,7 +268,7 @@ class MqttOutput:
                     await self._say(
                         session,
                         f"{publication.topic}/{_BACKLOG}",
-                        stored.readout.to_json(),
+                        stored.to_json(history.id),
                         qos=max(1, self._settings.qos),
                         retain=False,
                     )
@@ -273,12 +280,22 @@ class MqttOutput:
                 told = False
                 await self._next(self._news.wait(), otherwise=True)
 
-    async def _publish_values(self, session: Session, meter: str, readout: Readout) -> None:
-        settings, publication = self._settings, self._publications[meter]
-        messages = {f"{publication.topic}/values": readout.to_json()}
+    async def _publish_units(self, session: Session, meter: str, readout: Readout) -> None:
+        """Publish the units of a meter where they are news, as those of a new parameter."""
+        units = self._units.setdefault(meter, {})
+        units |= {reading.name: reading.unit for reading in readout}
+        payload = json.dumps(units, ensure_ascii=False)
+        if units and self._units_said.get(meter) != payload:
+            await self._say(session, f"{self._publications[meter].topic}/units", payload)
+            self._units_said[meter] = payload
+
+    async def _publish_values(self, session: Session, meter: str, stored: Stored) -> None:
+        settings, publication, readout = self._settings, self._publications[meter], stored.readout
+        await self._publish_units(session, meter, readout)
+        messages = {f"{publication.topic}/values": stored.to_json(self._history.id)}
         _log.info("Publishing '%s' '%s' to %s", *next(iter(messages.items())), settings.address)
         if settings.topics == "per_parameter":
-            messages |= {f"{publication.topic}/{r.name}": r.text for r in readout}
+            messages |= {f"{publication.topic}/{r.name}": r.told or "null" for r in readout}
         status = self._statuses.latest(meter)
         expiry_s = None
         if status is not None:

@@ -5,6 +5,7 @@ The session asks, the cache knows what is due, the validation what cannot be.
 
 import contextlib
 import logging
+import math
 from dataclasses import replace
 from datetime import tzinfo
 from decimal import Decimal
@@ -13,7 +14,8 @@ from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
 from kamstrup_mqtt.errors import KamstrupError
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
 from kamstrup_mqtt.meter import MeterSession
-from kamstrup_mqtt.polling.cache import Cache
+from kamstrup_mqtt.polling.cache import Cache, Key
+from kamstrup_mqtt.polling.moments import HOUR_S
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.polling.validation import Plausibility
 from kamstrup_mqtt.readout import Clock, MeterIdentity, Now, Readout
@@ -35,7 +37,7 @@ class Acquisition:
     def __init__(
         self, settings: MeterConfig, session: MeterSession, zone: tzinfo, clock: Clock
     ) -> None:
-        self.info_code: int | None = None  # as read last; 0 when all is well
+        self.info_code: int | None = None  # of this meter, as read last; 0 when all is well
         self.flowing = False  # whether water flowed at the last full readout
         self._settings = settings
         self._session = session
@@ -43,6 +45,7 @@ class Acquisition:
         self._cache = Cache(settings.registers, zone)
         self._plausibility = Plausibility()
         self._meter = MeterIdentity()
+        self._info_at = -math.inf
 
     def resume(self, last: Readout, now: Now) -> None:
         """Let the totals of an earlier run say what can be now."""
@@ -62,11 +65,18 @@ class Acquisition:
         """
         take = self._take_some if registers else self._take_all
         readout = await take(registers)
-        if self._is_another(readout.meter):
-            self._cache.forget()
+        if self._is_another(readout.meter):  # and what was asked for was what another one left open
+            self._meet(readout.meter)
             readout = await take(registers)
-        self._meter = readout.meter
+        self._meet(readout.meter)
         return readout
+
+    def _meet(self, meter: MeterIdentity) -> None:
+        if self._is_another(meter):
+            self._cache.forget()
+            self.info_code, self._info_at = None, -math.inf
+        if meter.serial is not None:
+            self._meter = meter
 
     async def ping(self) -> None:
         """Ask the cheapest question there is. Raises KamstrupError when no answer came."""
@@ -76,18 +86,29 @@ class Acquisition:
         return await self._believed(await self._session.read(registers))
 
     async def _take_all(self, _registers: tuple[int, ...]) -> Readout:
-        if not self._session.is_open:  # perhaps another meter: nothing known holds any more
+        await self._session.open()  # perhaps anew, and then nothing known holds any more
+        if not self._cache.is_of(self._key):
             self._cache.forget()
         registers, now = self._settings.registers, self._clock()
         due = self._cache.due(now) or registers[:1]
         along = [FLOW] if self._settings.active_interval_s and FLOW not in due else []
-        # The info code comes along where it costs no telegram of its own.
-        along += [INFO_CODE] if (len(due) + len(along)) % MAX_REGISTERS else []
+        # The info code comes along where it costs no telegram of its own, and once an hour.
+        is_old = now.monotonic - self._info_at > HOUR_S
+        along += [INFO_CODE] if is_old or (len(due) + len(along)) % MAX_REGISTERS else []
         readout = await self._session.read([*due, *along])
-        self.info_code = _number(readout, INFO_CODE, self.info_code)
-        self.flowing = bool(_number(readout, FLOW, 0))
+        if len(due) < len(registers) and not self._cache.is_of(self._key):  # it hung up amid it
+            self._cache.forget()
+            return await self._take_all(registers)
+        if INFO_CODE in readout.readings:
+            self.info_code, self._info_at = _number(readout, INFO_CODE), now.monotonic
+        self.flowing = bool(_number(readout, FLOW))
         readout = await self._believed(readout.only(registers))
-        return self._cache.complete(readout, now)  # by the time by which it was not asked for
+        # By the time by which it was not asked for.
+        return self._cache.complete(readout, self._key, now)
+
+    @property
+    def _key(self) -> Key:
+        return self._session.connection, self._session.identity.serial
 
     async def _believed(self, readout: Readout) -> Readout:
         """`readout` without totals that cannot be and that the meter does not say twice."""
@@ -115,10 +136,10 @@ class Acquisition:
         )
 
 
-def _number(readout: Readout, register: int, otherwise: int | None) -> int | None:
+def _number(readout: Readout, register: int) -> int | None:
     """A whole number that came along with a readout."""
     reading = readout.readings.get(register)
     value = reading.value if reading else None
     if not isinstance(value, Decimal | BitField) or value != int(value):
-        return otherwise
+        return None
     return int(value)

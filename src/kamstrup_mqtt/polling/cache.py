@@ -12,6 +12,8 @@ from kamstrup_mqtt.readout import Now, Reading, Readout
 
 _AROUND_MIDNIGHT_S = 900.0  # in which a meter whose clock is not quite right ends its day too
 
+Key = tuple[int, str | None]  # connection and serial number
+
 
 class Cache:
     """The latest values of one meter.
@@ -26,17 +28,28 @@ class Cache:
         self._registers = registers
         self._zone = zone
         self._known: dict[int, tuple[Reading, Now]] = {}  # and when it was read
+        self._key: Key | None = None  # whose they are
 
     def forget(self) -> None:
-        """Begin anew: another connection, perhaps another meter."""
+        """Begin anew."""
         self._known.clear()
+
+    def is_of(self, key: Key) -> bool:
+        """Whether what is known, if anything, is of this connection and meter."""
+        return not self._known or key == self._key
 
     def due(self, now: Now) -> tuple[int, ...]:
         """The registers to ask for."""
         return tuple(register for register in self._registers if not self._holds(register, now))
 
-    def complete(self, readout: Readout, now: Now) -> Readout:
-        """`readout` together with what still holds of earlier ones."""
+    def complete(self, readout: Readout, key: Key, now: Now) -> Readout:
+        """`readout`, of this connection and meter, together with what still holds of earlier ones.
+
+        Nothing of another connection or meter does.
+        """
+        if not self.is_of(key):
+            self.forget()
+        self._key = key
         held = {r: self._known[r][0] for r in self._registers if self._holds(r, now)}
         self._known |= {r: (reading, now) for r, reading in readout.readings.items()}
         found = held | dict(readout.readings)

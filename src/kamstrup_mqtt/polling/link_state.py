@@ -9,6 +9,7 @@ from datetime import date, datetime
 
 from kamstrup_mqtt.errors import KamstrupError, NoAnswerError, PortError
 from kamstrup_mqtt.polling.schedule import SLEEPY_S
+from kamstrup_mqtt.polling.timetable import Timetable
 from kamstrup_mqtt.readout import MeterIdentity, Now, Readout
 from kamstrup_mqtt.readout.status import Counters, LinkState, MeterStatus, Today
 
@@ -88,7 +89,7 @@ class LinkMonitor:
         return True
 
     def status(
-        self, now: Now, counters: Counters, quality: int | None, interval_s: float,
+        self, now: Now, counters: Counters, quality: int | None, timetable: Timetable,
         info_code: int | None,
     ) -> MeterStatus | None:  # fmt: skip
         """How the meter is doing; None before anything is known of it.
@@ -97,7 +98,7 @@ class LinkMonitor:
             now: this moment; midnight ends the day's count.
             counters: what happened on the line since the program began.
             quality: percent of the latest telegrams that got a usable answer.
-            interval_s: seconds from one poll to the next.
+            timetable: when it is polled.
             info_code: register 99.
 
         """
@@ -115,7 +116,8 @@ class LinkMonitor:
             meter=self.meter,
             missing=self.missing,
             info_code=info_code,
-            interval_s=interval_s,
+            interval_s=timetable.interval_s,
+            is_set=timetable.is_set,
             quality=quality,
             counters=counters,
             today=Today(

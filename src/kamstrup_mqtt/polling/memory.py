@@ -12,17 +12,15 @@ class Memory(NamedTuple):
     Args:
         asked: when the meter was asked in the last 24 hours, as unix time, where that is limited.
         slept: whether it was found asleep once.
-        lacking: the registers that the last full readout did not find.
 
     """
 
     asked: tuple[float, ...] = ()
     slept: bool = False
-    lacking: tuple[int, ...] = ()
 
     def is_news(self, kept: "Memory") -> bool:
         """Whether it says more than what is `kept`, from which some may have grown too old."""
-        if (kept.slept, kept.lacking) != (self.slept, self.lacking):
+        if kept.slept != self.slept:
             return True
         is_refunded = bool(kept.asked) and max(kept.asked) not in self.asked
         return is_refunded or not set(self.asked) <= set(kept.asked)
@@ -37,7 +35,6 @@ class Memory(NamedTuple):
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
             found = json.loads(text or "{}")
             asked = tuple(float(moment) for moment in found["asked"])
-            lacking = tuple(int(register) for register in found.get("lacking", ()))
             if all(map(math.isfinite, asked)):
-                return cls(asked, found["slept"] is True, lacking)
+                return cls(asked, found["slept"] is True)
         return cls()

@@ -7,6 +7,7 @@ to ask is decided by the schedule, what to ask and to believe by the acquisition
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 
 from kamstrup_mqtt.consumption import local_zone
 from kamstrup_mqtt.errors import KamstrupError, PortError
@@ -17,7 +18,7 @@ from kamstrup_mqtt.polling.memory import Memory
 from kamstrup_mqtt.polling.reporter import Reporter
 from kamstrup_mqtt.polling.schedule import Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
-from kamstrup_mqtt.readout import Clock, Now, Readout
+from kamstrup_mqtt.readout import Clock, Lacking, Now, Readout
 from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, History
 
@@ -57,7 +58,7 @@ class Poller:
         self._schedule = Schedule(settings, zone, clock())
         self._reporter = Reporter(settings, self._schedule, session, statuses)
         self._memory = Memory()  # as it is kept
-        self._lacking: tuple[int, ...] = ()  # registers that the last full readout did not find
+        self._lacking: Lacking = {}  # as it is kept
         self._steps: dict[Kind, Step] = {}
         self._changed = asyncio.Event()  # the schedule may have something to do now
         self._began = False
@@ -122,10 +123,12 @@ class Poller:
         """Go on where an earlier run ended."""
         name, history, now = self._settings.name, self._history, self._clock()
         self._memory = Memory.from_json(await history.setting(name, _MEMORY))
-        self._lacking = self._memory.lacking
+        self._lacking = await history.lacking(name)
+        self._session.lacking = deepcopy(self._lacking)
         latest = await history.latest(name)
         # What the meter does not have is missing in the history, and no reason to read again.
-        expected = [r for r in self._settings.registers if r not in self._memory.lacking]
+        lacking = set[int]().union(*self._lacking.values())
+        expected = [r for r in self._settings.registers if r not in lacking]
         full = await history.latest(name, expected)
         self._schedule.resume(now, self._memory, _taken(full), _taken(latest))
         self._began = True
@@ -181,9 +184,6 @@ class Poller:
         return None
 
     def _heard(self, job: Job, readout: Readout | None, now: Now) -> None:
-        if readout is not None and job.is_full:
-            registers = self._settings.registers
-            self._lacking = tuple(r for r in registers if r not in readout.readings)
         if readout is not None and self._reporter.is_another(readout.meter):
             self._schedule.slept = False
         woke = self._reporter.heard(job, readout, now)
@@ -199,7 +199,10 @@ class Poller:
         self._reporter.failed(job, error, now)
 
     async def _remember(self) -> None:
-        memory = self._schedule.memory._replace(lacking=self._lacking)
+        if self._session.lacking != self._lacking:
+            self._lacking = deepcopy(self._session.lacking)
+            await self._history.note_lacking(self._lacking)
+        memory = self._schedule.memory
         if memory.is_news(self._memory) and await self._history.set_setting(
             self._settings.name, _MEMORY, memory.to_json()
         ):

@@ -103,7 +103,7 @@ class Reporter:
             now,
             session.counters,
             session.quality,
-            self._schedule.timetable.interval_s,
+            self._schedule.timetable,
             self.info_code,
         )
         if status is not None:

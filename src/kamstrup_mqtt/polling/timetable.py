@@ -36,6 +36,11 @@ class Timetable:
         return self._interval_s or self._configured_s
 
     @property
+    def is_set(self) -> bool:
+        """Whether the interval was set at run time."""
+        return self._interval_s is not None
+
+    @property
     def is_cron(self) -> bool:
         """Whether moments say when to poll, and no interval."""
         return self._cron is not None and self._interval_s is None

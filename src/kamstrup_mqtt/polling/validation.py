@@ -5,6 +5,7 @@ for again, and believed only when the meter says it twice. Nothing here asks for
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_name
@@ -30,13 +31,25 @@ _JUMPED = "jumped"
 _TESTS = ("energy_test_high_res", "volume_test_high_res")  # wrap, or start over
 
 
+@dataclass(slots=True)
+class _Totals:
+    """The last totals of a meter, by register and with their time, and how fast it may count."""
+
+    last: dict[int, tuple[Reading, float]] = field(default_factory=dict)
+    pace: dict[int, int] = field(default_factory=dict)  # times what a house takes
+
+
 class Plausibility:
-    """What the totals of one meter were, and so what they can be now."""
+    """What the totals of the meters on one line were, and so what they can be now."""
 
     def __init__(self) -> None:
-        self._last: dict[int, tuple[Reading, float]] = {}
-        self._pace: dict[int, int] = {}  # how many times faster than a house a meter may count
-        self._serial: str | None = None
+        self._all: dict[str | None, _Totals] = {}  # by serial number
+        self._serial: str | None = None  # of the last one that told it
+
+    def _totals(self, readout: Readout) -> "_Totals":
+        """Those of the meter of `readout`; where it does not say who it is, of the last one."""
+        self._serial = readout.meter.serial or self._serial
+        return self._all.setdefault(self._serial, _Totals())
 
     def doubtful(self, readout: Readout, clock: float) -> dict[int, str]:
         """The registers whose totals cannot be, each with the reason.
@@ -46,13 +59,9 @@ class Plausibility:
             clock: when, in seconds of a monotonic clock.
 
         """
-        if readout.meter.serial != self._serial:
-            self._serial = readout.meter.serial
-            self._last.clear()
-            self._pace.clear()
-        found = {}
+        totals, found = self._totals(readout), {}
         for reading in readout:
-            reason = self._reason(reading, clock)
+            reason = _reason(totals, reading, clock)
             if reason:
                 found[reading.register] = reason
         return found
@@ -76,7 +85,8 @@ class Plausibility:
             if second is not None and (register not in still or _agree(first, second)):
                 readings[register] = second
                 if still.get(register, "").startswith(_JUMPED):  # it does count as fast as that
-                    self._pace[register] = 4 * self._pace.get(register, 1)
+                    pace = self._totals(readout).pace
+                    pace[register] = 4 * pace.get(register, 1)
             else:
                 del readings[register]
                 missing[register_name(register)] = "implausible, and not confirmed"
@@ -84,32 +94,33 @@ class Plausibility:
 
     def accept(self, readout: Readout, clock: float) -> None:
         """Take the totals of `readout` as true."""
-        self._serial = readout.meter.serial
+        totals = self._totals(readout)
         for reading in readout:
             if _is_total(reading):
-                self._last[reading.register] = (reading, clock)
+                totals.last[reading.register] = (reading, clock)
 
-    def _reason(self, reading: Reading, clock: float) -> str:
-        if not _is_total(reading) or reading.register not in self._last:
-            return ""
-        before, read_at = self._last[reading.register]
-        if before.unit != reading.unit:
-            return f"its unit was {before.unit} and is {reading.unit}"
-        if not isinstance(before.value, Decimal) or not isinstance(reading.value, Decimal):
-            return ""
-        if reading.value < before.value:
-            return f"went back from {before.text} to {reading.text} {reading.unit}"
-        a_hour = _A_HOUR.get(reading.unit)
-        if a_hour is None:
-            return ""
-        hours = Decimal(max(clock - read_at, 60.0)) / 3600
-        digits = 2 * Decimal(1).scaleb(int(reading.value.as_tuple().exponent))
-        most = a_hour * hours * self._pace.get(reading.register, 1) + digits
-        if reading.unit == "h":
-            most += 1
-        if EXACT.subtract(reading.value, before.value) > most:
-            return f"{_JUMPED} from {before.text} to {reading.text} {reading.unit}"
+
+def _reason(totals: _Totals, reading: Reading, clock: float) -> str:
+    if not _is_total(reading) or reading.register not in totals.last:
         return ""
+    before, read_at = totals.last[reading.register]
+    if before.unit != reading.unit:
+        return f"its unit was {before.unit} and is {reading.unit}"
+    if not isinstance(before.value, Decimal) or not isinstance(reading.value, Decimal):
+        return ""
+    if reading.value < before.value:
+        return f"went back from {before.text} to {reading.text} {reading.unit}"
+    a_hour = _A_HOUR.get(reading.unit)
+    if a_hour is None:
+        return ""
+    hours = Decimal(max(clock - read_at, 60.0)) / 3600
+    digits = 2 * Decimal(1).scaleb(int(reading.value.as_tuple().exponent))
+    most = a_hour * hours * totals.pace.get(reading.register, 1) + digits
+    if reading.unit == "h":
+        most += 1
+    if EXACT.subtract(reading.value, before.value) > most:
+        return f"{_JUMPED} from {before.text} to {reading.text} {reading.unit}"
+    return ""
 
 
 def _agree(first: Reading, second: Reading) -> bool:

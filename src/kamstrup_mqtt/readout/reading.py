@@ -13,6 +13,8 @@ from kamstrup_mqtt.catalog import register_name, register_number
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.kmp import BitField, Unreadable, Value, format_value
 
+# The registers that a meter, by serial number and revision, left out, and at which unix time.
+Lacking = dict[tuple[str, str], dict[int, float]]
 NOT_IN_METER = "not in this meter"  # the reason when a valid answer leaves a register out
 
 
@@ -58,15 +60,19 @@ class Reading:
         return format_value(self.value)
 
     @property
+    def told(self) -> str | None:
+        """The value for others, as text; None for "no date yet" and for what makes no sense.
+
+        All that leaves the program for other programs is made of this.
+        """
+        return None if self.value is None or isinstance(self.value, Unreadable) else self.text
+
+    @property
     def json(self) -> str:
-        """A JSON token with every digit; null for "no date yet" and for what makes no sense."""
-        match self.value:
-            case Decimal() | BitField():
-                return self.text
-            case None | Unreadable():
-                return "null"
-            case _:
-                return json.dumps(self.text, ensure_ascii=False)
+        """A JSON token with every digit."""
+        if isinstance(self.value, Decimal | BitField):
+            return self.text
+        return json.dumps(self.told, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +127,13 @@ class Readout:
             missing={name: why for name, why in self.missing.items() if name in names},
         )
 
-    def to_json(self) -> str:
-        """One JSON object: parameter name to value, then `timestamp`, as on `<topic>/values`."""
+    def to_json(self, **more: object) -> str:
+        """One JSON object, as on `<topic>/values`: parameters, time, serial number, and `more`."""
         members = [f"{json.dumps(reading.name)}: {reading.json}" for reading in self]
-        members.append(f'"timestamp": "{self.time.isoformat(timespec="seconds")}"')
+        told = {
+            "timestamp": self.time.isoformat(timespec="milliseconds"),
+            "serial": self.meter.serial,
+            **more,
+        }
+        members += [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in told.items()]
         return "{" + ", ".join(members) + "}"

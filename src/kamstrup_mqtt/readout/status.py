@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from importlib.metadata import version
 
 from kamstrup_mqtt.catalog import info_words
 from kamstrup_mqtt.readout import MeterIdentity
@@ -57,6 +58,7 @@ class MeterStatus:
         missing: the parameters that the last readout could not read, each with the reason.
         info_code: register 99 of the last readout, 0 when all is well, None when not read.
         interval_s: seconds from one readout to the next.
+        is_set: whether that was set at run time, and is not as configured.
         quality: percent of the latest telegrams that got a usable answer, None before the first.
         counters: telegrams and faults since the program began.
         today: telegrams and bytes since midnight.
@@ -71,6 +73,7 @@ class MeterStatus:
     missing: Mapping[str, str]
     info_code: int | None
     interval_s: float
+    is_set: bool
     quality: int | None
     counters: Counters = field(default_factory=Counters)
     today: Today = field(default_factory=Today)
@@ -87,6 +90,8 @@ class MeterStatus:
                 "missing": dict(self.missing),
                 "info": self._info(),
                 "poll_interval": _number(self.interval_s),
+                "poll_interval_from": "command" if self.is_set else "configuration",
+                "version": version("kamstrup-mqtt"),
                 "signal_quality": self.quality,
                 "counters": asdict(self.counters),
                 "today": asdict(self.today),

@@ -13,9 +13,8 @@ import sqlite3
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 
-from kamstrup_mqtt.store.codec import RowError, checked, moment_of, taken_of
+from kamstrup_mqtt.store.codec import LIVE, RowError, checked, moment_of, taken_of
 from kamstrup_mqtt.store.rollup import forget
-from kamstrup_mqtt.store.rows import ids_of
 
 RIGHT, WRONG, DOUBTFUL = 0, 1, 2  # what the column `misdated` says
 _NO_CLOCK = taken_of(datetime(2001, 1, 1, tzinfo=UTC))  # machines without one begin before
@@ -31,7 +30,7 @@ _log = logging.getLogger(__name__)
 class _Doubt:
     """A row of the table; see schema-3.sql."""
 
-    name: str
+    meter: int
     after: int
     begin: int
     until: int
@@ -41,14 +40,14 @@ class _Doubt:
     believed: bool
 
 
-def judge(database: sqlite3.Connection, meter: str, taken: int) -> int:
+def judge(database: sqlite3.Connection, meter: int, taken: int) -> int:
     """What is to be said of the time of the readout that is written next, `taken`.
 
     Marks, or no longer marks, those before it, if it tells something of them.
 
     Args:
         database: within a transaction.
-        meter: the configured name.
+        meter: the id of the meter.
         taken: the time of its next readout.
 
     """
@@ -79,12 +78,11 @@ def judge(database: sqlite3.Connection, meter: str, taken: int) -> int:
 
 
 class _Line:
-    """The readouts of the meter with one configured name, whoever it says it is."""
+    """The live readouts of one meter."""
 
-    def __init__(self, database: sqlite3.Connection, meter: str) -> None:
+    def __init__(self, database: sqlite3.Connection, meter: int) -> None:
         self._database = database
         self._meter = meter
-        self._ids = ids_of(database, meter)
 
     def last(self) -> int | None:
         """The latest time that is believed."""
@@ -94,9 +92,9 @@ class _Line:
     def doubt(self) -> _Doubt | None:
         """What is open."""
         row = self._database.execute(
-            "SELECT * FROM doubt WHERE name = ?", (self._meter,)
+            "SELECT * FROM doubt WHERE meter = ?", (self._meter,)
         ).fetchone()  # fmt: skip
-        if row is None or not all(isinstance(value, int) for value in row[1:]):
+        if row is None or not all(isinstance(value, int) for value in row):
             return None
         return _Doubt(*row)
 
@@ -109,7 +107,7 @@ class _Line:
     def close(self) -> None:
         """End a doubt: what is marked stays so."""
         self._mark(WRONG, f"misdated = {DOUBTFUL}")
-        self._database.execute("DELETE FROM doubt WHERE name = ?", (self._meter,))
+        self._database.execute("DELETE FROM doubt WHERE meter = ?", (self._meter,))
 
     def open(self, last: int, taken: int) -> int:
         """The clock was set back, from after `last` to `taken`: decide, and keep it open."""
@@ -127,7 +125,7 @@ class _Line:
         _log.warning(
             "%s: the clock of this machine was set back from %s to %s: %s is left out of what was "
             "used",
-            self._meter,
+            self._name(),
             _said(last),
             _said(taken),
             f"what was read since it said {_said(first[0])}" if ahead
@@ -156,47 +154,45 @@ class _Line:
     def _mark_earlier(self, doubt: _Doubt) -> None:
         self._mark(
             DOUBTFUL,
-            f"misdated = {RIGHT} AND taken > ? AND +sequence > 0 AND +sequence <= ?",
+            f"misdated = {RIGHT} AND taken > ? AND +source = {LIVE} AND +sequence <= ?",
             doubt.begin,
             doubt.after,
         )
         self._forget(doubt)
 
     def _forget(self, doubt: _Doubt) -> None:
-        for number in self._ids:
-            forget(self._database, number, doubt.begin)
+        forget(self._database, self._meter, doubt.begin)
 
     def _mark(self, value: int, which: str, *arguments: int) -> None:
-        for number in self._ids:
-            self._database.execute(
-                f"UPDATE readout SET misdated = {value} WHERE meter = ? AND {which}",  # noqa: S608
-                (number, *arguments),
-            )
+        self._database.execute(
+            f"UPDATE readout SET misdated = {value} WHERE meter = ? AND {which}",  # noqa: S608
+            (self._meter, *arguments),
+        )
 
     def _row(self, where: str, taken: int) -> tuple[int, int] | None:
         """The time nearest to `taken` that is believed, and which readout has it."""
         order = "" if where == ">" else "DESC"
-        found = []
-        for number in self._ids:
-            found += self._database.execute(
-                "SELECT taken, sequence FROM readout WHERE meter = ? AND misdated = 0 "  # noqa: S608
-                f"AND +sequence > 0 AND taken {where} ? ORDER BY taken {order} LIMIT 1",
-                (number, taken),
-            ).fetchall()
-        known = [row for row in found if isinstance(row[0], int)]
-        return (max if order else min)(known, default=None)
+        row = self._database.execute(
+            "SELECT taken, sequence FROM readout WHERE meter = ? AND misdated = 0 "  # noqa: S608
+            f"AND +source = {LIVE} AND taken {where} ? ORDER BY taken {order} LIMIT 1",
+            (self._meter, taken),
+        ).fetchone()
+        return row if row is not None and isinstance(row[0], int) else None
 
     def _count(self, taken: int) -> int:
         """How many believed readouts are dated later, as far as that matters."""
-        counts = (
-            self._database.execute(
-                "SELECT count(*) FROM (SELECT taken FROM readout WHERE meter = ? "
-                "AND misdated = 0 AND +sequence > 0 AND taken > ? LIMIT ?)",
-                (number, taken, _MOST_COUNTED),
-            ).fetchone()[0]
-            for number in self._ids
-        )
-        return sum(counts)
+        (count,) = self._database.execute(
+            "SELECT count(*) FROM (SELECT taken FROM readout WHERE meter = ? "  # noqa: S608
+            f"AND misdated = 0 AND +source = {LIVE} AND taken > ? LIMIT ?)",
+            (self._meter, taken, _MOST_COUNTED),
+        ).fetchone()
+        return int(count)
+
+    def _name(self) -> str:
+        (name,) = self._database.execute(
+            "SELECT name FROM meter WHERE id = ?", (self._meter,)
+        ).fetchone()  # fmt: skip
+        return str(name)
 
     def _is_complete(self) -> bool:
         """Whether no readout was removed yet."""

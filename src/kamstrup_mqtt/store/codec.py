@@ -15,6 +15,9 @@ from typing import NamedTuple
 from kamstrup_mqtt.kmp import BitField, MonthDay, Unreadable, Value, format_value
 from kamstrup_mqtt.readout import MeterIdentity, Reading, Readout
 
+# Where a readout comes from, by the number of its column: live, the meter's own loggers, an import.
+SOURCES = ("live", "hour", "day", "month", "year", "import")
+LIVE, IMPORT = SOURCES.index("live"), SOURCES.index("import")
 _SEPARATOR = "\x1f"  # no register of a meter holds it
 _ESCAPE = str.maketrans({_SEPARATOR: "?"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,6 +73,8 @@ class Row(NamedTuple):
     utc_offset: int
     digits: str
     misdated: int = 0
+    source: int = LIVE
+    meter_sequence: int | None = None
 
 
 def encode(readout: Readout) -> Row:
@@ -145,6 +150,20 @@ def text_in(value: object) -> str:
     """`value`, where it is text. Raises RowError."""
     if not isinstance(value, str):
         raise RowError(f"{str(value)[:20]} is no text")
+    return value
+
+
+def source_in(value: object) -> str:
+    """The source with that number. Raises RowError."""
+    if not isinstance(value, int) or not 0 <= value < len(SOURCES):
+        raise RowError(f"{str(value)[:20]} is no source of a readout")
+    return SOURCES[value]
+
+
+def number_in(value: object) -> int | None:
+    """`value`, where it is a whole number or none. Raises RowError."""
+    if value is not None and not isinstance(value, int):
+        raise RowError(f"{str(value)[:20]} is no number")
     return value
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from kamstrup_mqtt.files import beginning, has_content, not_ours
 
-VERSION = 3  # of the file; schema-1.sql and so on lead there, one after the other
+VERSION = 4  # of the file; schema-1.sql and so on lead there, one after the other
 APPLICATION = 0x4B4D5031  # in the header of the file; older ones have 0 there
 _COMPANIONS = ("-wal", "-shm", "-journal")  # what SQLite keeps beside it
 

@@ -10,7 +10,7 @@ import fcntl
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
@@ -20,11 +20,12 @@ from typing import IO, TypeVar
 from urllib.parse import quote
 
 from kamstrup_mqtt.errors import UsageError
-from kamstrup_mqtt.readout import Readout
+from kamstrup_mqtt.readout import Lacking, Readout
 from kamstrup_mqtt.store.board import Board
 from kamstrup_mqtt.store.check import check
 from kamstrup_mqtt.store.codec import Row, RowError, checked, encode, moment_of
 from kamstrup_mqtt.store.file import APPLICATION, FILE_ERRORS, VERSION, check_history, is_damage
+from kamstrup_mqtt.store.migration import to_version_4
 from kamstrup_mqtt.store.outdoor import note
 from kamstrup_mqtt.store.prune import Pruning
 from kamstrup_mqtt.store.rollup import rebuild
@@ -46,12 +47,17 @@ class History:
         path: the file; its folder is made when it is missing.
         keep_s: seconds for which readouts are kept.
         max_bytes: what the file may take before the oldest readouts go.
+        names: the configured names of all meters, where that is the whole of them.
 
     """
 
-    def __init__(self, path: Path, keep_s: float, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, path: Path, keep_s: float, max_bytes: int = MAX_BYTES, names: Collection[str] = ()
+    ) -> None:
+        self.id: str | None = None  # of the history; a new one begins its numbers anew
         self.live: Board[Stored] = Board()  # the latest of each meter, for who follows it live
         self._path = path
+        self._names = names
         self._pruning = Pruning(keep_s, max_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._database: sqlite3.Connection | None = None
@@ -83,8 +89,8 @@ class History:
     async def append(self, meter: str, readout: Readout) -> None:
         """Write a readout of the meter with this configured name, then show it to followers."""
         row = encode(readout)
-        sequence = await self._run(self._try, lambda: self._write(meter, row))
-        self.live.put(meter, Stored(sequence or 0, meter, readout))
+        sequence, number = await self._run(self._try, lambda: self._write(meter, row)) or (0, None)
+        self.live.put(meter, Stored(sequence, meter, readout, meter_sequence=number))
         await self._run(self._try, self._prune)
 
     async def after(self, sequence: int, most: int) -> list[Stored]:
@@ -120,6 +126,14 @@ class History:
     async def set_setting(self, meter: str, name: str, value: str) -> bool:
         """Keep what was set at run time; whether the disk took it."""
         return await self._run(self._try, lambda: self._set_setting(meter, name, value)) or False
+
+    async def lacking(self, name: str) -> Lacking:
+        """What the meters that were read under this name left out, and when."""
+        return await self._run(self._try, lambda: self._lacking(name)) or {}
+
+    async def note_lacking(self, lacking: Lacking) -> None:
+        """Keep what meters left out, and when, besides what is kept of them already."""
+        await self._run(self._try, lambda: self._note_lacking(lacking))
 
     async def note_outdoor(self, value: Decimal, moment: datetime) -> None:
         """Keep a temperature outside, in °C."""
@@ -206,7 +220,10 @@ class History:
         database.text_factory = as_text
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
-            raise UsageError(f"history {self._path} is of a newer kamstrup-mqtt: update this one")
+            raise UsageError(
+                f"history {self._path} was made by a newer kamstrup-mqtt: update this one, or "
+                "restore a backup from before; what was read since would be missing there"
+            )
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")  # a power cut takes nothing that is written
         database.execute("PRAGMA cache_size = -256")
@@ -215,12 +232,17 @@ class History:
             self._sound = True
         for step in range(version + 1, VERSION + 1):
             schema = files(__package__).joinpath(f"schema-{step}.sql").read_text(encoding="utf-8")
-            database.executescript(f"BEGIN; {schema} PRAGMA user_version = {step}; COMMIT;")
+            database.executescript(f"BEGIN IMMEDIATE; {schema}")
+            if step == 4:
+                to_version_4(database)
+            database.execute(f"PRAGMA user_version = {step}")
+            database.execute("COMMIT")
         if version == 0:
             # After a file that was set aside the numbers go on, for the outputs know them.
             database.execute("INSERT INTO sqlite_sequence VALUES ('readout', ?)", (self._last,))
         if database.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
             database.execute(f"PRAGMA application_id = {APPLICATION}")
+        (self.id,) = database.execute("SELECT id FROM history").fetchone()
         self._ours = True
         return database
 
@@ -249,20 +271,20 @@ class History:
             aside,
         )
 
-    def _write(self, meter: str, row: Row) -> int:
-        """Write a readout, and what waits before it; give its sequence number."""
+    def _write(self, meter: str, row: Row) -> tuple[int, int]:
+        """Write a readout, and what waits before it; give its numbers."""
         if (meter, row) not in self._waiting:  # for this may be the second try
             self._waiting.append((meter, row))
         return self._write_waiting()
 
-    def _write_waiting(self) -> int:
-        database = self._connect()
+    def _write_waiting(self) -> tuple[int, int]:
+        database, number = self._connect(), 0
         if self._waiting:
             with transaction(database):
                 for meter, row in self._waiting:
-                    self._last = write_next(database, meter, row)
+                    self._last, number = write_next(database, meter, row, self._names)
             self._waiting.clear()
-        return self._last
+        return self._last, number
 
     def _prune(self) -> None:
         self._pruning.prune(self._connect(), self._path)
@@ -278,6 +300,29 @@ class History:
     def _take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
         with transaction(self._connect()) as database:
             return take_in(database, lines)
+
+    def _lacking(self, name: str) -> Lacking:
+        found: Lacking = {}
+        for serial, revision, register, since in self._connect().execute(
+            "SELECT lacking.serial, revision, register, since FROM lacking "
+            "JOIN meter ON meter.serial = lacking.serial WHERE name = ?",
+            (name,),
+        ):
+            if isinstance(since, int) and isinstance(register, int):
+                found.setdefault((serial, revision), {})[register] = since
+        return found
+
+    def _note_lacking(self, lacking: Lacking) -> None:
+        with transaction(self._connect()) as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO lacking VALUES (?, ?, ?, ?)",
+                [
+                    (serial, revision, register, int(since))
+                    for (serial, revision), registers in lacking.items()
+                    for register, since in registers.items()
+                    if serial
+                ],
+            )
 
     def _note_outdoor(self, value: Decimal, moment: datetime) -> None:
         with transaction(self._connect()) as database:

@@ -9,18 +9,25 @@ that days stay right when the readouts are removed. An hour is known by where it
 since 1970, and its part behind midnight likewise: 494018 and 494018.5.
 """
 
+import contextlib
+import math
 import sqlite3
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from decimal import Decimal
+from typing import Any
 
 from kamstrup_mqtt.kmp import EXACT
-from kamstrup_mqtt.store.codec import RowError, numbers
+from kamstrup_mqtt.store.codec import RowError, checked, number, numbers, text_in
 from kamstrup_mqtt.store.rows import raw_rows, tell
 
 HOUR_US = 3_600_000_000
 GRACE_US = 10_000_000  # a reading so soon after the full hour is one of the hour that ended
 _SECOND_US = 1_000_000
 _DAY_US = 24 * HOUR_US
+_FIELDS = "unit, first, first_taken, last, last_taken, low, high, total, count"
+# What reading a row that was changed may come upon.
+_WRONG = (ArithmeticError, AttributeError, TypeError, ValueError)
 _AT_ONCE = 48  # hours that are rolled up at a time, so that no readout has to wait long
 
 
@@ -173,14 +180,114 @@ def registers_of(database: sqlite3.Connection, meter: int) -> list[int]:
     return [register for (register,) in rows]
 
 
+def join_hours(database: sqlite3.Connection, one: int, other: int) -> None:
+    """Add the hours of the meter with the first id to those of the other, and remove them."""
+    query = f"SELECT register, hour, {_FIELDS} FROM hour WHERE meter = ?"  # noqa: S608 - our own
+    rows = database.execute(query, (one,))
+    for register, place, *fields in rows.fetchall():
+        with contextlib.suppress(*_WRONG):  # a row that cannot be read has nothing to add
+            hour = _hour(fields)
+            there = _kept(database, other, register, math.floor(place)).get(place)
+            if there is not None and there.unit == hour.unit:
+                both = _spanning(there, hour)
+                both.total = EXACT.add(there.total, hour.total)
+                both.count = there.count + hour.count
+                _keep(database, other, register, place, both)
+            elif there is None or there.last_taken <= hour.last_taken:
+                _keep(database, other, register, place, hour)
+    database.execute("DELETE FROM hour WHERE meter = ?", (one,))
+
+
+def roll_up_between(database: sqlite3.Connection, meter: int, first: int | None, last: int) -> None:
+    """Roll up the hours behind `first`, or all, up to `last`, of which readouts are there."""
+    begin = begin_of(first + 1) if first is not None else -(1 << 62)
+    hours = database.execute(
+        "SELECT DISTINCT (taken - ?) / ? FROM readout "
+        "WHERE meter = ? AND misdated = 0 AND taken >= ? AND taken < ?",
+        (GRACE_US, HOUR_US, meter, begin, begin_of(last + 1)),
+    ).fetchall()
+    for (hour,) in hours:
+        _roll_up(database, meter, hour)
+
+
 def _roll_up(database: sqlite3.Connection, meter: int, hour: int) -> None:
-    found = summed(database, meter, begin_of(hour), begin_of(hour + 1))
-    database.executemany(
+    """Roll up an hour from its readouts; what is kept of more of them is added to, not replaced."""
+    found: dict[int, dict[float, Hour]] = {}
+    for (place, register), done in summed(
+        database, meter, begin_of(hour), begin_of(hour + 1)
+    ).items():
+        found.setdefault(register, {})[place] = done
+    for register, parts in found.items():
+        there = _kept(database, meter, register, hour)
+        if _covers(parts.values(), there.values()):
+            database.execute(
+                "DELETE FROM hour WHERE meter = ? AND register = ? AND hour >= ? AND hour < ?",
+                (meter, register, hour, hour + 1),
+            )
+            there = {}
+        for place, done in parts.items():
+            kept = there.get(place)
+            is_same = kept is not None and kept.unit == done.unit
+            _keep(
+                database,
+                meter,
+                register,
+                place,
+                _spanning(kept, done) if kept and is_same else done,
+            )
+
+
+def _covers(new: Collection[Hour], old: Collection[Hour]) -> bool:
+    """Whether the readings of `new` are all that `old` was made of, as far as can be known."""
+    return not old or (
+        min(hour.first_taken for hour in new) <= min(hour.first_taken for hour in old)
+        and max(hour.last_taken for hour in new) >= max(hour.last_taken for hour in old)
+        and sum(hour.count for hour in new) >= sum(hour.count for hour in old)
+    )
+
+
+def _spanning(old: Hour, new: Hour) -> Hour:
+    """Both hours as one, with the mean of the one that has more readings."""
+    first, last = (
+        min(old, new, key=lambda hour: hour.first_taken),
+        max(old, new, key=lambda hour: hour.last_taken),
+    )
+    more = max(new, old, key=lambda hour: hour.count)
+    return Hour(
+        new.unit, first.first, first.first_taken, last.last, last.last_taken,
+        min(old.low, new.low), max(old.high, new.high), more.total, more.count,
+    )  # fmt: skip
+
+
+def _kept(database: sqlite3.Connection, meter: int, register: int, hour: int) -> dict[float, Hour]:
+    """The parts of an hour that are kept, by their place, without those that cannot be read."""
+    query = (
+        f"SELECT hour, {_FIELDS} FROM hour "  # noqa: S608 - our own words
+        "WHERE meter = ? AND register = ? AND hour >= ? AND hour < ?"
+    )
+    found = {}
+    for place, *fields in database.execute(query, (meter, register, hour, hour + 1)):
+        with contextlib.suppress(*_WRONG):
+            found[place] = _hour(fields)
+    return found
+
+
+def _hour(fields: Sequence[Any]) -> Hour:
+    unit, first, first_taken, last, last_taken, low, high, total, count = fields
+    if not isinstance(count, int) or count < 1:
+        raise RowError("no hour")
+    return Hour(
+        text_in(unit), number(first), checked(first_taken), number(last), checked(last_taken),
+        number(low), number(high), number(total), count,
+    )  # fmt: skip
+
+
+def _keep(
+    database: sqlite3.Connection, meter: int, register: int, place: float, hour: Hour
+) -> None:
+    database.execute(
         "INSERT OR REPLACE INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (meter, register, place, *map(_plain, astuple(done)))
-            for (place, register), done in found.items()
-        ],
+        (meter, register, place, *map(_plain, astuple(hour))),
     )
 
 

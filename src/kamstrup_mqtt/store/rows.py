@@ -6,13 +6,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kamstrup_mqtt.readout import Readout
-from kamstrup_mqtt.store.codec import Row, RowError, checked, decode, text_in
+from kamstrup_mqtt.store.codec import (
+    LIVE,
+    SOURCES,
+    Row,
+    RowError,
+    checked,
+    decode,
+    number_in,
+    source_in,
+    text_in,
+)
 
 # Readouts with their number and the meter's configured name; the rest are the fields of a `Row`.
 # What a wrong byte took the meter or layout from is found too, so that it can be told.
 READOUTS = (
-    "SELECT sequence, name, identity, columns, taken, utc_offset, digits, misdated FROM readout "
-    "LEFT JOIN meter ON meter.id = readout.meter LEFT JOIN layout ON layout.id = readout.layout "
+    "SELECT sequence, name, identity, columns, taken, utc_offset, digits, misdated, source, "
+    "meter_sequence FROM readout LEFT JOIN meter ON meter.id = readout.meter "
+    "LEFT JOIN layout ON layout.id = readout.layout "
 )
 _LOOKED_AT = 1000  # readouts, for the last full one
 _MOST_TOLD = 20  # rows of one file that are named in the log
@@ -23,14 +34,27 @@ _told: dict[str, set[str]] = {}  # what was told of each file
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A readout as stored: its place in the order, the configured meter, and itself.
+    """A readout as stored.
 
-    `sequence` is 0 for a readout that could not be written yet.
+    Args:
+        sequence: its place in the order of all; 0 while it could not be written yet.
+        meter: the configured name under which its meter was read last.
+        readout: itself.
+        source: where it comes from, one of `SOURCES`.
+        meter_sequence: its number among the live readouts of its meter, without gaps; None for
+            all others.
+
     """
 
     sequence: int
     meter: str
     readout: Readout
+    source: str = SOURCES[LIVE]
+    meter_sequence: int | None = None
+
+    def to_json(self, history: str | None) -> str:
+        """One JSON object, as on `<topic>/values`, of the history with that id."""
+        return self.readout.to_json(sequence=self.meter_sequence, history=history)
 
 
 def as_text(raw: bytes) -> str | bytes:
@@ -63,8 +87,10 @@ def readouts(
     if most is not None and most <= 0:
         return
     for sequence, name, *columns in database.execute(f"{READOUTS} {rest}", arguments):
+        row = Row(*columns)
         try:
-            found = Stored(sequence, text_in(name), decode(Row(*columns)))
+            source, number = source_in(row.source), number_in(row.meter_sequence)
+            found = Stored(sequence, text_in(name), decode(row), source, number)
         except RowError as error:
             tell(database, f"readout {sequence}", error)
             continue
@@ -76,8 +102,12 @@ def readouts(
 
 
 def ids_of(database: sqlite3.Connection, meter: str) -> list[int]:
-    """The ids of who was read under this configured name, the latest last."""
-    rows = database.execute("SELECT id FROM meter WHERE name = ? ORDER BY id", (meter,))
+    """The id of the meter with this serial number, or those read under this name, latest last."""
+    rows = database.execute("SELECT id FROM meter WHERE serial = ?", (meter,)).fetchall()
+    if not rows:
+        rows = database.execute(
+            "SELECT id FROM meter WHERE name = ? ORDER BY latest, id", (meter,)
+        ).fetchall()
     return [number for (number,) in rows]
 
 

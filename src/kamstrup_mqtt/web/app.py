@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from importlib.resources import files
@@ -54,6 +54,7 @@ class House:
         path: the file of the history.
         history: for the latest readouts as they come.
         statuses: how the meters are doing.
+        names: the configured names.
         complaints: what is wrong with the gateway, one line each.
         connected: whether the broker is connected.
         backlog: how many readouts wait for the broker.
@@ -64,6 +65,7 @@ class House:
     path: Path
     history: History
     statuses: Board[MeterStatus]
+    names: Sequence[str]
     complaints: Callable[[], list[str]]
     connected: Callable[[], bool]
     backlog: Callable[[], Awaitable[int]]
@@ -111,14 +113,19 @@ class _Pages:
 
     async def meters(self, _request: Request) -> Response:
         found = []
-        for name, readout in (await self._latest()).items():
-            status = self._house.statuses.latest(name)
+        now = await self._latest()
+        for name, readout in await self._try_to_read(_latest_of_all) or []:
+            current = now.get(name)
+            is_current = current is not None and current.meter.serial == readout.meter.serial
+            status = self._house.statuses.latest(name) if is_current else None
+            shown = current if current is not None and is_current else readout
             found.append(
                 {
                     "name": name,
-                    **readout.meter.to_dict(),
+                    **shown.meter.to_dict(),
                     "state": status.state if status else None,
-                    "last_readout": readout.time.isoformat(timespec="seconds"),
+                    "last_readout": shown.time.isoformat(timespec="seconds"),
+                    "current": is_current,
                 }
             )
         settings = self._house.settings
@@ -127,15 +134,17 @@ class _Pages:
         )
 
     async def latest(self, request: Request) -> Response:
-        name = await self._meter(request)
+        name, wanted = await self._meter(request)
         stored = self._house.history.live.latest(name)
-        readout = stored.readout if stored else await self._read(lambda kept: kept.latest(name))
+        if stored is not None and wanted in (name, stored.readout.meter.serial):
+            return JSONResponse(self._now(name, stored.readout))
+        readout = await self._read(lambda kept: kept.latest(wanted))
         if readout is None:
             raise HTTPException(404, "no readout of this meter")
         return JSONResponse(self._now(name, readout))
 
     async def series(self, request: Request) -> Response:
-        name = await self._meter(request)
+        _, wanted = await self._meter(request)
         register = register_number(request.query_params.get("parameter") or "energy")
         step = _by(request, "reading")
         begin, end = self._span(request, step)
@@ -143,17 +152,17 @@ class _Pages:
         return JSONResponse(
             await self._read(
                 lambda archive: figures.series(
-                    archive, name, register, begin, end, by=step, prices=prices
+                    archive, wanted, register, begin, end, by=step, prices=prices
                 )
             )
         )
 
     async def efficiency(self, request: Request) -> Response:
-        name = await self._meter(request)
+        _, wanted = await self._meter(request)
         step = _by(request) or "day"
         begin, end = self._span(request, step)
         return JSONResponse(
-            await self._read(lambda archive: figures.efficiency(archive, name, begin, end, step))
+            await self._read(lambda archive: figures.efficiency(archive, wanted, begin, end, step))
         )
 
     async def healthz(self, _request: Request) -> Response:
@@ -227,32 +236,32 @@ class _Pages:
         }
 
     async def _latest(self) -> dict[str, Readout]:
-        """The latest readout of each meter, also of those that were not read since the start."""
-        try:
-            kept = await self._read(
-                lambda archive: {name: archive.latest(name) for name in archive.meters()}
-            )
-        except UsageError:  # no file yet
-            kept = {}
-        found = {}
-        for name, readout in kept.items():
-            live = self._house.history.live.latest(name)
-            latest = live.readout if live else readout
-            if latest is not None:
-                found[name] = latest
-        return found
+        """The latest readout of each configured meter, also where none was read since the start."""
+        names = self._house.names
+        found = (
+            await self._try_to_read(lambda archive: {name: archive.latest(name) for name in names})
+            or {}
+        )
+        for name in names:
+            if (live := self._house.history.live.latest(name)) is not None:
+                found[name] = live.readout
+        return {name: readout for name, readout in found.items() if readout is not None}
 
-    async def _meter(self, request: Request) -> str:
-        """The configured name of the meter that is asked for by that, or by a serial number."""
+    async def _meter(self, request: Request) -> tuple[str, str]:
+        """The configured name of the meter that is asked for, and by what: that, or its serial."""
         wanted = request.path_params["serial"]
-        try:
-            known = await self._read(lambda archive: archive.meters())
-        except UsageError:  # no file yet
-            known = {}
+        known = await self._try_to_read(lambda archive: archive.meters()) or {}
         for name, who in known.items():
             if wanted == name or any(one.serial == wanted for one in who):
-                return name
+                return name, wanted
         raise HTTPException(404, "no such meter")
+
+    async def _try_to_read(self, work: Callable[[Archive], T]) -> T | None:
+        """What `work` gives; None where there is no file yet."""
+        try:
+            return await self._read(work)
+        except UsageError:
+            return None
 
     async def _read(self, work: Callable[[Archive], T]) -> T:
         def read() -> T:
@@ -282,6 +291,17 @@ class _Pages:
         with contextlib.suppress(ValueError, OSError, ZoneInfoNotFoundError):
             return ZoneInfo(name)
         raise UsageError("zone: expected a name such as Europe/Amsterdam")
+
+
+def _latest_of_all(archive: Archive) -> list[tuple[str, Readout]]:
+    """The latest readout of each meter that was ever read, with its name."""
+    found = []
+    for name, its in archive.meters().items():
+        for who in its:
+            readout = archive.latest(who.serial or name)
+            if readout is not None:
+                found.append((name, readout))
+    return found
 
 
 def _by(request: Request, *others: str) -> By | None:

@@ -39,7 +39,7 @@ async function get(path, query = {}) {
   return answer;
 }
 
-const path = (meter) => `api/meters/${encodeURIComponent(meter.serial ?? meter.name)}`;
+const path = (meter) => `api/meters/${encodeURIComponent(meter.name)}`;
 // Days and months are those of whoever looks.
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const series = (query, meter = page.meter) => get(`${path(meter)}/series`, { zone, ...query });
@@ -256,7 +256,7 @@ async function start() {
   $("language").value = page.language;
   translate();
   const answer = await get("api/meters");
-  page.meters = answer.meters;
+  page.meters = answer.meters.filter((one) => one.current);
   page.currency = answer.currency;
   $("meter").replaceChildren(...page.meters.map((one, index) => node("option", `${one.name}${one.serial ? ` · ${one.serial}` : ""}`, { value: index })));
   $("meter").parentElement.hidden = page.meters.length < 2;

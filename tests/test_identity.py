@@ -1,0 +1,261 @@
+"""The serial number is the meter: whatever it is called, and whatever line it is on."""
+
+import contextlib
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kamstrup_mqtt import MeterIdentity, MeterSession, Reading, Readout
+from kamstrup_mqtt.consumption import Archive
+from kamstrup_mqtt.kmp import GetRegisterRequest
+from kamstrup_mqtt.polling.validation import Plausibility
+from kamstrup_mqtt.simulator import SimulatedMeter
+from kamstrup_mqtt.store import History
+from kamstrup_mqtt.store.codec import encode
+from kamstrup_mqtt.store.rollup import begin_of, hour_of
+
+from .virtual import VirtualLink, virtual
+
+BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
+EVER = (BEGIN - timedelta(days=1), BEGIN + timedelta(days=40))
+HOUR = timedelta(hours=1)
+
+
+def readout(hour: int, serial: str | None = "1", **more: str) -> Readout:
+    value = Decimal("100.000") + hour * Decimal("0.017")
+    return Readout(
+        MeterIdentity(serial, **more), BEGIN + hour * HOUR,
+        {60: Reading(60, "energy", value, "GJ")}, {},
+    )  # fmt: skip
+
+
+async def history(path: Path, *names: str) -> History:
+    found = History(path, 1e9, names=names)
+    await found.open()
+    return found
+
+
+def used(path: Path, meter: str) -> Decimal:
+    with Archive(path) as archive:
+        _, found = archive.used(meter, 60, *EVER, "month")
+    gaps = sum((gap.used for gap in found.gaps), Decimal(0))
+    return sum((period.used or Decimal(0) for period in found.periods), gaps)
+
+
+async def test_a_meter_that_is_renamed_keeps_one_history(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    for name, hours in (("meter", range(30)), ("flat", range(30, 60))):
+        store = await history(path, name)
+        for hour in hours:
+            await store.append(name, readout(hour))
+        await store.set_setting("meter", "poll_interval", "{}")
+        found = await store.after(0, 99)
+        await store.close()
+    assert [one.meter for one in found] == ["flat"] * 60
+    assert [one.meter_sequence for one in found] == list(range(1, 61))
+    with Archive(path) as archive:
+        assert list(archive.meters()) == ["flat"]
+    assert used(path, "flat") == used(path, "1") == 59 * Decimal("0.017")
+
+
+async def test_names_that_are_swapped_go_with_their_meters(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    for names in (("a", "b"), ("b", "a")):
+        store = await history(path, "a", "b")
+        for hour in range(3):
+            for name, serial in zip(names, ("1", "2"), strict=True):
+                await store.append(name, readout(hour + 5 * (names == ("b", "a")), serial))
+        await store.close()
+    with Archive(path) as archive:
+        whose = {name: [one.serial for one in its] for name, its in archive.meters().items()}
+    assert whose == {"b": ["1"], "a": ["2"]}
+
+
+async def test_meters_that_follow_one_another_add_up_by_name_and_not_by_serial(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.db"
+    store = await history(path, "meter")
+    for hour in range(10):
+        await store.append("meter", readout(hour, "1" if hour < 5 else "2"))
+    await store.close()
+    assert used(path, "1") == used(path, "2") == 4 * Decimal("0.017")
+    assert used(path, "meter") == 8 * Decimal("0.017")
+
+
+def write_version_3(path: Path, lines: list[tuple[str, Readout, bool]]) -> None:
+    """A history as the version before made it: a meter was a name with all that it said."""
+    folder = files("kamstrup_mqtt.store")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for step in (1, 2, 3):
+            database.executescript(folder.joinpath(f"schema-{step}.sql").read_text("utf-8"))
+        database.execute("PRAGMA user_version = 3")
+        meters: dict[tuple[str, str], int] = {}
+        for number, (name, one, rolled) in enumerate(lines, 1):
+            row = encode(one)
+            database.execute("INSERT OR IGNORE INTO layout VALUES (1, ?)", (row.columns,))
+            meter = meters.setdefault((name, row.identity), len(meters) + 1)
+            database.execute(
+                "INSERT OR IGNORE INTO meter (id, name, identity) VALUES (?, ?, ?)",
+                (meter, name, row.identity),
+            )
+            database.execute(
+                "INSERT INTO readout (meter, layout, taken, utc_offset, digits) "
+                "VALUES (?, 1, ?, ?, ?)", (meter, row.taken, row.utc_offset, row.digits),
+            )  # fmt: skip
+            database.execute("UPDATE meter SET latest = ? WHERE id = ?", (number, meter))
+            if rolled:
+                hour = hour_of(row.taken)
+                database.execute(
+                    "INSERT OR REPLACE INTO hour VALUES (?, 60, ?, 'GJ', ?, ?, ?, ?, ?, ?, ?, 1)",
+                    (meter, hour, row.digits, row.taken, row.digits, row.taken,
+                     row.digits, row.digits, row.digits),
+                )  # fmt: skip
+                database.execute("UPDATE meter SET rolled = ? WHERE id = ?", (hour, meter))
+        database.execute("INSERT INTO cursor VALUES ('mqtt', ?)", (len(lines) - 3,))
+
+
+@pytest.mark.parametrize("rolled", [True, False])
+async def test_a_history_of_the_version_before_becomes_one_of_meters(
+    tmp_path: Path, *, rolled: bool
+) -> None:
+    path = tmp_path / "history.db"
+    parts: list[tuple[str, dict[str, Any]]] = [
+        ("meter", {"serial": None}), ("meter", {}), ("meter", {"type_code": "0402"}),
+        ("flat", {"type_code": "0402"}), ("flat", {"type_code": "0402", "revision": "A1"}),
+    ]  # fmt: skip
+    lines = [
+        (name, readout(5 * part + hour, **{"serial": "1"} | more), rolled)
+        for part, (name, more) in enumerate(parts)
+        for hour in range(5)
+    ]
+    write_version_3(path, lines)
+    store = await history(path, "flat")
+    found = await store.after(0, 99)
+    assert [(one.readout.time, one.readout["energy"].text) for one in found] == [
+        (one.time, one["energy"].text) for _, one, _ in lines
+    ]
+    assert {one.meter for one in found} == {"flat"}
+    assert {one.readout.meter for one in found} == {MeterIdentity("1", "0402", "A1")}
+    assert [one.meter_sequence for one in found] == [None] * 22 + [1, 2, 3]
+    assert store.id is not None
+    await store.append("flat", readout(25))
+    await store.close()
+    assert used(path, "flat") == used(path, "1") == 25 * Decimal("0.017")
+    with Archive(path) as archive:
+        _, series = archive.series("flat", 60, *EVER, "hour")
+    assert len(series) >= 25
+
+
+async def test_an_hour_is_never_replaced_by_less(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    store = await history(path, "meter")
+    begin = begin_of(hour_of(int(BEGIN.timestamp() * 1e6)) + 1)
+    moment = datetime.fromtimestamp(begin / 1e6, UTC)
+    for minute in range(130):
+        one = readout(0)
+        value = Decimal(100) + minute
+        await store.append(
+            "meter",
+            Readout(one.meter, moment + timedelta(minutes=minute),
+                    {60: Reading(60, "energy", value, "GJ")}, {}),
+        )  # fmt: skip
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM readout WHERE sequence <= 60")  # as what is too old
+    before = used(path, "meter")
+    store = await history(path, "meter")
+    late = Readout(
+        MeterIdentity("1"), moment + timedelta(minutes=30, seconds=5),
+        {60: Reading(60, "energy", Decimal(130), "GJ")}, {},
+    )  # fmt: skip
+    assert await store.take_in([("meter", late)]) == (1, 0)
+    volume = Readout(late.meter, late.time, {68: Reading(68, "volume", Decimal(7), "m³")}, {})
+    assert await store.take_in([("meter", volume)]) == (1, 0)  # added to the same moment
+    assert await store.take_in([("meter", volume), ("meter", late)]) == (0, 2)
+    await store.close()
+    assert used(path, "meter") == before
+    with Archive(path) as archive:
+        found = [one for one in archive.readouts("1", *EVER) if one.source == "import"]
+    assert [sorted(one.readout.readings) for one in found] == [[60, 68]]
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        (count,) = database.execute("SELECT max(count) FROM hour").fetchone()
+    assert count == 60
+
+
+class Swapped(VirtualLink):
+    """The line hangs up amid a readout, and then another meter is there."""
+
+    async def write(self, data: bytes) -> None:
+        await super().write(data)
+        if self.connection == 1 and len(self.meter.requests) == 2:  # type: ignore[attr-defined]
+            self.unplug()
+            self.plug()
+            self.meter = SimulatedMeter(serial=2, speed=0.0)
+
+
+@virtual
+async def test_another_meter_after_a_hang_up_amid_a_readout_is_not_mixed_in() -> None:
+    link = Swapped(SimulatedMeter(serial=1, speed=0.0))
+    link.meter.house.energy_kwh = 1.0  # type: ignore[attr-defined]
+    session = MeterSession(link)
+    found = await session.read([*range(60, 70), 72, 74, 80, 86, 87, 89])
+    assert link.connection >= 2
+    assert found.meter.serial == "2"
+    assert found["energy"].value != Decimal("0.004")
+    await session.close()
+
+
+@virtual
+async def test_a_ping_on_another_connection_does_not_vouch_for_the_meter() -> None:
+    link = VirtualLink(SimulatedMeter(serial=1))
+    session = MeterSession(link)
+    await session.read(["energy"])
+    link.unplug()
+    link.plug()
+    link.meter = SimulatedMeter(serial=2)
+    await session.ping()
+    assert (await session.read(["energy"])).meter.serial == "2"
+    await session.close()
+
+
+@virtual
+async def test_what_a_meter_lacks_is_told_to_the_next_session() -> None:
+    simulated = SimulatedMeter("402")
+    session = MeterSession(VirtualLink(simulated))
+    await session.read("all")
+    first = len(simulated.requests)
+    lacking = session.lacking
+    await session.close()
+    assert {serial for serial, _ in lacking} == {str(simulated.serial)}
+    session = MeterSession(VirtualLink(simulated))
+    session.lacking = lacking
+    readout = await session.read("all")
+    assert "not in this meter" in readout.missing.values()
+    assert len(simulated.requests) - first <= first / 3
+    registers = [r for r in simulated.requests if isinstance(r, GetRegisterRequest)]
+    assert registers
+    await session.close()
+
+
+def test_a_readout_without_serial_number_is_checked_too() -> None:
+    plausible = Plausibility()
+    plausible.accept(readout(0), 0.0)
+    nameless = Readout(MeterIdentity(), BEGIN, {60: Reading(60, "energy", Decimal(50), "GJ")}, {})
+    assert plausible.doubtful(nameless, 60.0)
+    other = readout(0, "2").only([60])
+    assert not plausible.doubtful(other, 60.0)
+    assert plausible.doubtful(Readout(MeterIdentity("1"), BEGIN, nameless.readings, {}), 60.0)
+
+
+def test_units_and_state_say_where_they_come_from() -> None:
+    told = json.loads(readout(3).to_json(sequence=4, history="ab"))
+    assert told["serial"] == "1"
+    assert told["sequence"] == 4
+    assert told["timestamp"] == "2026-03-01T03:00:00.000+00:00"
