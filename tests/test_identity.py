@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kamstrup_mqtt import MeterIdentity, MeterSession, Reading, Readout
+from kamstrup_mqtt import KamstrupError, MeterIdentity, MeterSession, Reading, Readout
 from kamstrup_mqtt.consumption import Archive
 from kamstrup_mqtt.kmp import GetRegisterRequest
 from kamstrup_mqtt.polling.validation import Plausibility
@@ -259,3 +259,63 @@ def test_units_and_state_say_where_they_come_from() -> None:
     assert told["serial"] == "1"
     assert told["sequence"] == 4
     assert told["timestamp"] == "2026-03-01T03:00:00.000+00:00"
+
+
+class Relay(VirtualLink):
+    """Hangs up after some answers, and each time the next meter is there."""
+
+    def __init__(self, serials: list[int], every: int) -> None:
+        self.meters = [SimulatedMeter(serial=serial, speed=0.0) for serial in serials]
+        super().__init__(self.meters[0])
+        self.every = every
+
+    async def write(self, data: bytes) -> None:
+        await super().write(data)
+        if sum(len(meter.requests) for meter in self.meters) % self.every == self.every - 1:
+            self.meter = self.meters[self.connection % len(self.meters)]
+            self.unplug()
+            self.plug()
+
+
+@pytest.mark.parametrize("serials", [[1, 2, 2, 2], [1, 1]])
+@pytest.mark.parametrize("every", [4, 5, 9])
+@virtual
+async def test_whoever_comes_and_goes_no_readout_has_two_meters(
+    serials: list[int], every: int
+) -> None:
+    link = Relay(serials, every)
+    for meter in link.meters:
+        meter.house.energy_kwh = 1000.0 * meter.serial
+        meter.house.volume_l = 1e6 * meter.serial
+    session = MeterSession(link)
+    with contextlib.suppress(KamstrupError):
+        found = await session.read([60, *range(61, 68), 68, 72, 74, 80, 86, 87, 89])
+        energy, volume = found["energy"].value, found["volume"].value
+        assert isinstance(energy, Decimal)
+        assert isinstance(volume, Decimal)
+        assert round(volume / 1000) == int(found.meter.serial or 0)
+        assert round(energy / Decimal("3.6")) == int(found.meter.serial or 0)
+    await session.close()
+
+
+async def test_a_row_that_cannot_be_read_stops_no_writing(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    store = await history(path, "meter")
+    await store.append("meter", readout(0))
+    await store.take_in([("meter", readout(-1))])
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE readout SET digits = 'garbled'")
+        database.execute("UPDATE meter SET last_sequence = 'x'")
+        database.execute("UPDATE history SET id = x'ff'")
+    store = await history(path, "meter")
+    for hour in range(2):
+        await store.append("meter", readout(hour, "" if hour else "1"))
+    assert await store.take_in([("meter", readout(-1))]) == (1, 0)
+    found = await store.after(-(1 << 60), 9)
+    assert [one.readout.time for one in found] == [readout(hour).time for hour in (-1, 0, 1)] or (
+        found[1].readout.time == readout(0).time + timedelta(microseconds=1)
+    )
+    assert [one.meter_sequence for one in found] == [None, 2, 1]
+    assert isinstance(store.id, str)
+    await store.close()

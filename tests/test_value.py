@@ -198,12 +198,14 @@ def test_tenfold_units_survive_encoding(value: Decimal) -> None:
         st.times().map(lambda moment: (TIME, moment.replace(microsecond=0))),
         moments.map(lambda moment: (RTC, moment)),
         moments.map(lambda moment: (DST, moment)),
+        moments.map(lambda moment: (SECONDS, moment)),
         st.integers(0, 2**32 - 1).map(lambda bits: (BITS, BitField(bits))),
         st.text(st.characters(min_codepoint=33, max_codepoint=126)).map(lambda text: (TEXT, text)),
         st.sampled_from(
             [
                 (DATE, None),
                 (RTC, None),
+                (SECONDS, None),
                 (DST, None),
                 (MONTH_DAY, None),
                 (DATE, Unreadable("261275")),

@@ -130,7 +130,7 @@ def read_csv(
             continue
         whose = row.get("meter") or meter
         who = MeterIdentity(*(row.get(key) or None for key in _IDENTITY))
-        if who.serial is None and serial is not None:
+        if who.serial is None and serial:
             who = MeterIdentity(serial)
         misdated = (row.get(_MISDATED) or "").strip().lower() == _YES
         if not misdated:

@@ -195,7 +195,12 @@ class MeterSession:
             is_same = readout.meter.serial is not None and readout.meter.serial == before
             if connection == self._connection or is_same:
                 return readout
-        raise self._verdict()
+        if self._faults:
+            raise self._verdict()
+        raise PortError(
+            f"{self._link.port} hung up amid each reading: see what is on the other side",
+            "port_missing",
+        )
 
     async def _read(self, registers: tuple[int, ...]) -> Readout:
         started, readings = self._clock().moment, dict[int, Reading]()
@@ -276,6 +281,9 @@ class MeterSession:
         self._type_tries += 1
         with contextlib.suppress(*_LINE_FAULTS):
             kind = await self._transactions.exchange(GetTypeRequest())
+            if self._connection != self._link.connection:
+                self._note_connection()  # who knows whose type that is
+                return
             self.identity = replace(
                 self.identity,
                 type_code=f"{kind.type_code:04X}",

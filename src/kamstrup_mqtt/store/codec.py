@@ -116,7 +116,7 @@ def identity(text: str) -> MeterIdentity:
         told = [meter[key] for key in ("serial", "type", "revision", "model")]
         if not all(one is None or isinstance(one, str) for one in told):
             raise RowError("no identity of a meter")
-        return MeterIdentity(*told)
+        return MeterIdentity(*(one or None for one in told))
     except _WRONG as error:
         raise _row_error(error) from error
 

@@ -242,7 +242,7 @@ class History:
             database.execute("INSERT INTO sqlite_sequence VALUES ('readout', ?)", (self._last,))
         if database.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
             database.execute(f"PRAGMA application_id = {APPLICATION}")
-        (self.id,) = database.execute("SELECT id FROM history").fetchone()
+        self.id = _id_of(database)
         self._ours = True
         return database
 
@@ -356,6 +356,16 @@ class History:
             "INSERT OR REPLACE INTO setting VALUES (?, ?, ?)", (meter, name, value)
         )
         return True
+
+
+def _id_of(database: sqlite3.Connection) -> str:
+    """What the history is called; where a wrong byte took that, it gets a new name."""
+    row = database.execute("SELECT id FROM history").fetchone()
+    if row is not None and isinstance(row[0], str):
+        return row[0]
+    database.execute("DELETE FROM history")
+    database.execute("INSERT INTO history VALUES (lower(hex(randomblob(8))))")
+    return _id_of(database)
 
 
 def last_taken(path: Path, meter: str) -> datetime | None:

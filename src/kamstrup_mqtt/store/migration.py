@@ -11,6 +11,8 @@ from typing import NamedTuple
 from kamstrup_mqtt.store.codec import LIVE, RowError, identity
 from kamstrup_mqtt.store.rollup import join_hours, roll_up_between
 
+_MOST_HOURS = 1 << 27  # since 1970: beyond every year that has a date
+
 
 class _Old(NamedTuple):
     """A row of the table of meters before version 4."""
@@ -75,7 +77,9 @@ def _join(database: sqlite3.Connection, serial: str | None, its: list[_Old]) -> 
     kept = max(its, key=lambda one: (counts[one.id], one.order))
     told = [one for one in its if one.serial is not None] or its
     newest = max(told, key=lambda one: one.order)
-    rolled = [one.rolled for one in its if isinstance(one.rolled, int)]
+    rolled = [
+        one.rolled for one in its if isinstance(one.rolled, int) and abs(one.rolled) < _MOST_HOURS
+    ]
     latest = max((one.latest for one in its if isinstance(one.latest, int)), default=None)
     database.execute(
         "INSERT INTO meter_4 (id, serial, name, identity, rolled, latest) "

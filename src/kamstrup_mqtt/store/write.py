@@ -14,6 +14,7 @@ from kamstrup_mqtt.store.rollup import keep_up, rebuild
 from kamstrup_mqtt.store.rows import ids_of, readouts
 
 _IMPORT = 1 << 40  # numbers for each import
+_MOST = 1 << 53  # readouts of a meter, and beyond what JSON of others can count to
 
 _log = logging.getLogger(__name__)
 
@@ -49,11 +50,9 @@ def write_next(
     """
     meter = _meter(database, name, identity(row.identity), names)
     misdated = judge(database, meter, row.taken)
-    (number,) = database.execute(
-        "SELECT last_sequence + 1 FROM meter WHERE id = ?", (meter,)
-    ).fetchone()  # fmt: skip
+    number = _next_number(database, meter)
     taken = row.taken
-    while _at(database, meter, LIVE, taken) is not None:  # a clock that stands still, or was set
+    while _is_there(database, meter, LIVE, taken):  # a clock that stands still, or was set
         taken += 1
     sequence = _insert(
         database, None, meter,
@@ -81,8 +80,8 @@ def take_in(database: sqlite3.Connection, lines: Iterable[tuple[str, Readout]]) 
             known += 1
             continue
         added += 1
-        if (imported := there[-1]) is not None:  # of other parameters
-            readings = {**imported.readings, **readout.readings}
+        if _is_there(database, meter, IMPORT, row.taken):  # of other parameters, or unreadable
+            readings = {**(there[-1].readings if there[-1] else {}), **readout.readings}
             row = encode(replace(readout, readings=readings))
             database.execute(
                 "UPDATE readout SET layout = ?, digits = ? "
@@ -96,6 +95,19 @@ def take_in(database: sqlite3.Connection, lines: Iterable[tuple[str, Readout]]) 
     return added, known
 
 
+def _next_number(database: sqlite3.Connection, meter: int) -> int:
+    """The number of the next live readout of a meter; a wrong byte does not begin it anew."""
+    (last,) = database.execute(
+        "SELECT last_sequence FROM meter WHERE id = ?", (meter,)
+    ).fetchone()  # fmt: skip
+    if not isinstance(last, int) or not 0 <= last < _MOST:
+        (last,) = database.execute(
+            "SELECT max(meter_sequence) FROM readout WHERE meter = ? AND meter_sequence < ?",
+            (meter, _MOST),
+        ).fetchone()
+    return (last or 0) + 1
+
+
 def _insert(database: sqlite3.Connection, sequence: int | None, meter: int, row: Row) -> int:
     """Write a readout under the next place in the order, or another one, and give that."""
     written = database.execute(
@@ -104,6 +116,12 @@ def _insert(database: sqlite3.Connection, sequence: int | None, meter: int, row:
         (sequence, meter, _layout(database, row.columns), *row[2:]),
     ).lastrowid
     return written or 0
+
+
+def _is_there(database: sqlite3.Connection, meter: int, source: int, taken: int) -> bool:
+    """Whether there is a row of that key, though perhaps one that cannot be read."""
+    query = "SELECT 1 FROM readout WHERE meter = ? AND source = ? AND taken = ?"
+    return database.execute(query, (meter, source, taken)).fetchone() is not None
 
 
 def _at(database: sqlite3.Connection, meter: int, source: int, taken: int) -> Readout | None:
@@ -134,6 +152,7 @@ def _meter(
 
     The index still knows what was in a row that a wrong byte has changed.
     """
+    who = replace(who, serial=who.serial or None)
     where, key = ("serial = ?", who.serial) if who.serial else ("serial IS NULL AND name = ?", name)
     query = f"SELECT id, serial, name, identity FROM meter WHERE {where}"  # noqa: S608
     row = database.execute(query, (key,)).fetchone()
