@@ -159,9 +159,9 @@ class Archive:
     def has_misdated(self, meter: str | None, begin: datetime, end: datetime) -> bool:
         """Whether the time of a readout from `begin` to before `end` is known to be wrong."""
         row = self._database.execute(
-            "SELECT 1 FROM meter CROSS JOIN readout ON meter.id = readout.meter "
-            "WHERE misdated IN (1, 2) AND taken >= ?1 AND taken < ?2 "
-            "AND (?3 IS NULL OR ?3 IN (name, serial)) LIMIT 1",
+            "SELECT 1 FROM meter CROSS JOIN readout "  # noqa: S608 - our own words
+            "ON meter.id = readout.meter WHERE misdated IN (1, 2) AND taken >= ?1 AND taken < ?2 "
+            f"AND {_WHOSE} LIMIT 1",
             (taken_of(begin), taken_of(end), meter),
         ).fetchone()
         return row is not None

@@ -14,16 +14,21 @@ from dataclasses import astuple
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kamstrup_mqtt.consumption.periods import By, Point
-from kamstrup_mqtt.store.codec import RowError, checked, number, taken_of, text_in
-from kamstrup_mqtt.store.rollup import GRACE_US, begin_of, hour_of, place_of, rolled_of, summed
-from kamstrup_mqtt.store.rows import tell
-
-_HOURS = (
-    "SELECT hour, unit, first, first_taken, last, last_taken, low, high, total, count FROM hour"
+from kamstrup_mqtt.store.codec import taken_of
+from kamstrup_mqtt.store.rollup import (
+    FIELDS,
+    GRACE_US,
+    begin_of,
+    hour_of,
+    place_of,
+    rolled_of,
+    summed,
+    values_in,
 )
+from kamstrup_mqtt.store.rows import tell
 
 
 class HourRow(NamedTuple):
@@ -83,11 +88,12 @@ class Hours:
     ) -> Iterator[HourRow]:
         """Hours from the table, without those that cannot be read."""
         rows = self._database.execute(
-            f"{_HOURS} WHERE meter = ? AND register = ? AND {where}", (meter, register, *arguments)
+            f"SELECT hour, {FIELDS} FROM hour WHERE meter = ? AND register = ? AND {where}",  # noqa: S608
+            (meter, register, *arguments),
         )
         for row in rows:
             try:
-                yield _hour(row)
+                yield HourRow(row[0], *values_in(row[1:]))
             except (ArithmeticError, TypeError, ValueError, AttributeError) as error:
                 tell(self._database, f"hour {row[0]} of register {register}", error)
 
@@ -125,14 +131,3 @@ class Hours:
                 found[hour.first_taken, hour.first] = hour.unit
                 found[hour.last_taken, hour.last] = hour.unit
         return [(Point(*point), unit) for point, unit in sorted(found.items())]
-
-
-def _hour(row: tuple[Any, ...]) -> HourRow:
-    """A row of the table of hours. Raises what comes of one that a wrong byte has changed."""
-    hour, unit, first, first_taken, last, last_taken, low, high, total, readings = row
-    if not isinstance(readings, int) or readings < 1:
-        raise RowError("no hour")
-    return HourRow(
-        hour, text_in(unit), number(first), checked(first_taken), number(last),
-        checked(last_taken), number(low), number(high), number(total), readings,
-    )  # fmt: skip

@@ -14,8 +14,9 @@ from aiomqtt import Message, MqttError
 
 from kamstrup_mqtt.outputs.broker import Session
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
+from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import MeterStatus
-from kamstrup_mqtt.store import Board, History, Stored
+from kamstrup_mqtt.store import Board, Stored
 from kamstrup_mqtt.tasks import run_together
 
 _BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, whatever its prefix
@@ -70,12 +71,11 @@ class Announcer:
         """What went wrong last, one line each."""
         return list(self._trouble.values())
 
-    async def resume(self, history: History) -> None:
+    def resume(self, meter: str, last: Readout) -> None:
         """Take what an earlier run read last for what a meter has, until it is read again."""
-        for meter, device in self._devices.items():
-            if (last := await history.latest(meter)) is not None:
-                with self._told(meter, "its values"):
-                    device.note_readout(last)
+        if meter in self._devices:
+            with self._told(meter, "its values"):
+                self._devices[meter].note_readout(last)
 
     def reconnected(self) -> None:
         """Begin anew: a broker that restarted may have lost what it retained."""

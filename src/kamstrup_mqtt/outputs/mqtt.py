@@ -141,7 +141,10 @@ class MqttOutput:
         """Publish until cancelled; reconnects for ever, and says `offline` at the end."""
         loop = asyncio.get_running_loop()
         retry_s = _FIRST_RETRY_S
-        await self._announcer.resume(self._history)
+        for meter in self._publications:
+            if (last := await self._history.latest(meter)) is not None:
+                self._announcer.resume(meter, last)
+                self._note_units(meter, last)
         while True:
             self._got_on_at = {"run": time.monotonic()}
             began, reason = loop.time(), ""
@@ -234,9 +237,8 @@ class MqttOutput:
     async def _follow_readouts(self, session: Session) -> None:
         """Publish the latest readout of each meter as soon as it is there."""
         self._units_said.clear()  # a broker that restarted may have lost what it retained
-        for meter in self._publications:
-            if (last := await self._history.latest(meter)) is not None:
-                await self._publish_units(session, meter, last)
+        for meter in self._units:
+            await self._publish_units(session, meter)
         cursor = 0 if self._settings.retain else self._cursor
         while True:
             for entry in await self._next(self._history.live.after(cursor), []):
@@ -280,18 +282,21 @@ class MqttOutput:
                 told = False
                 await self._next(self._news.wait(), otherwise=True)
 
-    async def _publish_units(self, session: Session, meter: str, readout: Readout) -> None:
+    def _note_units(self, meter: str, readout: Readout) -> None:
+        units = {reading.name: reading.unit for reading in readout}
+        self._units[meter] = self._units.get(meter, {}) | units
+
+    async def _publish_units(self, session: Session, meter: str) -> None:
         """Publish the units of a meter where they are news, as those of a new parameter."""
-        units = self._units.setdefault(meter, {})
-        units |= {reading.name: reading.unit for reading in readout}
-        payload = json.dumps(units, ensure_ascii=False)
-        if units and self._units_said.get(meter) != payload:
+        payload = json.dumps(self._units[meter], ensure_ascii=False)
+        if self._units[meter] and self._units_said.get(meter) != payload:
             await self._say(session, f"{self._publications[meter].topic}/units", payload)
             self._units_said[meter] = payload
 
     async def _publish_values(self, session: Session, meter: str, stored: Stored) -> None:
         settings, publication, readout = self._settings, self._publications[meter], stored.readout
-        await self._publish_units(session, meter, readout)
+        self._note_units(meter, readout)
+        await self._publish_units(session, meter)
         messages = {f"{publication.topic}/values": stored.to_json(self._history.id)}
         _log.info("Publishing '%s' '%s' to %s", *next(iter(messages.items())), settings.address)
         if settings.topics == "per_parameter":

@@ -65,14 +65,16 @@ class Acquisition:
         """
         take = self._take_some if registers else self._take_all
         readout = await take(registers)
-        if self._is_another(readout.meter):  # and what was asked for was what another one left open
+        if readout.meter.is_other_than(
+            self._meter
+        ):  # and what was asked for was what another one left open
             self._meet(readout.meter)
             readout = await take(registers)
         self._meet(readout.meter)
         return readout
 
     def _meet(self, meter: MeterIdentity) -> None:
-        if self._is_another(meter):
+        if meter.is_other_than(self._meter):
             self._cache.forget()
             self.info_code, self._info_at = None, -math.inf
         if meter.serial is not None:
@@ -122,18 +124,12 @@ class Acquisition:
             repeated = Readout(readout.meter, readout.time, {}, {})
             with contextlib.suppress(KamstrupError):  # what is not doubtful is not lost by it
                 repeated = await self._session.read(doubtful)
-            if self._is_another(repeated.meter):
+            if repeated.meter.is_other_than(self._meter):
                 return replace(readout, meter=repeated.meter)
             clock = self._clock().monotonic
             readout = self._plausibility.settle(readout, repeated, doubtful, clock)
         self._plausibility.accept(readout, self._clock().monotonic)
         return readout
-
-    def _is_another(self, meter: MeterIdentity) -> bool:
-        """Whether that is surely not the meter of the last readout."""
-        return None not in (self._meter.serial, meter.serial) and (
-            meter.serial != self._meter.serial
-        )
 
 
 def _number(readout: Readout, register: int) -> int | None:

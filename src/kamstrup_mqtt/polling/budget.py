@@ -60,8 +60,7 @@ class Budget:
 
         What seemed to be long ago may turn out to be recent, but not the other way round.
         """
-        if now.monotonic > self._begin + DAY_S:
-            self._earlier = []
+        self._forget(now.monotonic)
         for one in self._earlier:
             if one.stamp <= now.wall:
                 at = min(self._begin, now.monotonic - (now.wall - one.stamp))

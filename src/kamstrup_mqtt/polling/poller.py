@@ -184,7 +184,7 @@ class Poller:
         return None
 
     def _heard(self, job: Job, readout: Readout | None, now: Now) -> None:
-        if readout is not None and self._reporter.is_another(readout.meter):
+        if readout is not None and readout.meter.is_other_than(self._reporter.meter):
             self._schedule.slept = False
         woke = self._reporter.heard(job, readout, now)
         if woke and not self._schedule.slept:

@@ -44,10 +44,10 @@ class Reporter:
             return f"{self._name}: not read yet"
         return ""
 
-    def is_another(self, meter: MeterIdentity) -> bool:
-        """Whether that is surely another meter than the one read last."""
-        known = self._monitor.meter.serial
-        return None not in (known, meter.serial) and known != meter.serial
+    @property
+    def meter(self) -> MeterIdentity:
+        """Who was read last."""
+        return self._monitor.meter
 
     def begins(self, latest: Readout | None, full: Readout | None, now: Now) -> None:
         """Say what is going to be done, after the latest and the last full readout there are."""

@@ -35,6 +35,10 @@ class MeterIdentity:
     revision: str | None = None
     model: str | None = None
 
+    def is_other_than(self, before: "MeterIdentity") -> bool:
+        """Whether that is surely another meter; not where either did not tell its serial number."""
+        return None not in (self.serial, before.serial) and self.serial != before.serial
+
     def to_dict(self) -> dict[str, str | None]:
         """What is known, as it appears in JSON."""
         return {

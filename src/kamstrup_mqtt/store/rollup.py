@@ -25,7 +25,7 @@ HOUR_US = 3_600_000_000
 GRACE_US = 10_000_000  # a reading so soon after the full hour is one of the hour that ended
 _SECOND_US = 1_000_000
 _DAY_US = 24 * HOUR_US
-_FIELDS = "unit, first, first_taken, last, last_taken, low, high, total, count"
+FIELDS = "unit, first, first_taken, last, last_taken, low, high, total, count"  # of an `Hour`
 # What reading a row that was changed may come upon.
 _WRONG = (ArithmeticError, AttributeError, TypeError, ValueError)
 _AT_ONCE = 48  # hours that are rolled up at a time, so that no readout has to wait long
@@ -182,11 +182,11 @@ def registers_of(database: sqlite3.Connection, meter: int) -> list[int]:
 
 def join_hours(database: sqlite3.Connection, one: int, other: int) -> None:
     """Add the hours of the meter with the first id to those of the other, and remove them."""
-    query = f"SELECT register, hour, {_FIELDS} FROM hour WHERE meter = ?"  # noqa: S608 - our own
+    query = f"SELECT register, hour, {FIELDS} FROM hour WHERE meter = ?"  # noqa: S608 - our own
     rows = database.execute(query, (one,))
     for register, place, *fields in rows.fetchall():
         with contextlib.suppress(*_WRONG):  # a row that cannot be read has nothing to add
-            hour = _hour(fields)
+            hour = Hour(*values_in(fields))
             there = _kept(database, other, register, math.floor(place)).get(place)
             if there is not None and there.unit == hour.unit:
                 both = _spanning(there, hour)
@@ -262,21 +262,24 @@ def _spanning(old: Hour, new: Hour) -> Hour:
 def _kept(database: sqlite3.Connection, meter: int, register: int, hour: int) -> dict[float, Hour]:
     """The parts of an hour that are kept, by their place, without those that cannot be read."""
     query = (
-        f"SELECT hour, {_FIELDS} FROM hour "  # noqa: S608 - our own words
+        f"SELECT hour, {FIELDS} FROM hour "  # noqa: S608 - our own words
         "WHERE meter = ? AND register = ? AND hour >= ? AND hour < ?"
     )
     found = {}
     for place, *fields in database.execute(query, (meter, register, hour, hour + 1)):
         with contextlib.suppress(*_WRONG):
-            found[place] = _hour(fields)
+            found[place] = Hour(*values_in(fields))
     return found
 
 
-def _hour(fields: Sequence[Any]) -> Hour:
+def values_in(
+    fields: Sequence[Any],
+) -> tuple[str, Decimal, int, Decimal, int, Decimal, Decimal, Decimal, int]:
+    """The values of a row's `FIELDS`. Raises what comes of one that a wrong byte has changed."""
     unit, first, first_taken, last, last_taken, low, high, total, count = fields
     if not isinstance(count, int) or count < 1:
         raise RowError("no hour")
-    return Hour(
+    return (
         text_in(unit), number(first), checked(first_taken), number(last), checked(last_taken),
         number(low), number(high), number(total), count,
     )  # fmt: skip
