@@ -287,21 +287,20 @@ def register(number: int, value: int) -> RegisterValue:
 
 
 class Scripted:
-    """Sends these bytes, one after the other, when registers are asked for; else it is silent."""
+    """Sends these bytes, one after the other, when registers are asked for."""
 
     def __init__(self, *answers: bytes) -> None:
         self._answers = iter(answers)
+        self._meter = SimulatedMeter()
 
-    def react(self, frame: Frame, _now: float) -> Reaction:
-        is_asked = frame.command == GetRegisterRequest.command
-        return Reaction(next(self._answers, b"") if is_asked else b"")
+    def react(self, frame: Frame, now: float) -> Reaction:
+        if frame.command == GetRegisterRequest.command:
+            return Reaction(next(self._answers, b""))
+        return self._meter.react(frame, now)
 
 
 async def scripted(*answers: bytes) -> Readout:
-    opened = session(Scripted(*answers))
-    await opened.open()
-    opened.identity = MeterIdentity("1", "0001")  # identification is not what this is about
-    return await opened.read(["energy"])
+    return await session(Scripted(*answers)).read(["energy"])
 
 
 GOOD = encode(GetRegisterAnswer((register(60, 227445),)))

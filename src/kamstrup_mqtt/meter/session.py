@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
-from kamstrup_mqtt.catalog import model_of_type, register_name, register_numbers, unit_symbol
+from kamstrup_mqtt.catalog import register_name, register_numbers, unit_symbol
 from kamstrup_mqtt.errors import (
     CommandError,
     KamstrupError,
@@ -22,12 +22,12 @@ from kamstrup_mqtt.errors import (
 )
 from kamstrup_mqtt.kmp import (
     MAX_REGISTERS,
+    GetRegisterAnswer,
     GetRegisterRequest,
     GetSerialNoRequest,
-    GetTypeRequest,
     Request,
-    format_value,
 )
+from kamstrup_mqtt.meter.identification import LINE_FAULTS, Identification
 from kamstrup_mqtt.meter.link import Link, Tap
 from kamstrup_mqtt.meter.transaction import AnswerT, Transactions
 from kamstrup_mqtt.readout import NOT_IN_METER, Clock, Lacking, MeterIdentity, Now, Reading, Readout
@@ -39,13 +39,14 @@ RETRIES = 2
 GIVE_UP_UNHEARD = 6
 GIVE_UP_HEARD = 9
 GIVE_UP_SILENT = 2  # a meter that was silent last time is not hammered: one try of each question
-_SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 _STRANGER_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter pause
 LACKING_S = 7 * 86400.0  # how long a register the meter left out is not asked for again
 
-_LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
-
 _log = logging.getLogger(__name__)
+
+
+class _AnotherMeterError(Exception):
+    """Another meter than the one whose readings there are, or perhaps another one, answers."""
 
 
 class MeterSession:
@@ -58,21 +59,24 @@ class MeterSession:
     def __init__(
         self, line: str | Link, tap: Tap | None = None, *, clock: Clock = Now.read
     ) -> None:
-        self.identity = MeterIdentity()
         self.lacking: Lacking = {}
         self._link = line if isinstance(line, Link) else Link(line, tap)
         self._transactions = Transactions(self._link)
         self._clock = clock
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
-        self._sure = False  # whether `identity` is known to be who is there now
-        self._serial_by_register = False  # how this meter tells its serial number
+        self._who = Identification()
         self._silent = False  # whether the last readout heard nothing
-        self._type_tries = 0
-        self._connection = 0  # the one on which `identity` was met
+        self._read_from: MeterIdentity | None = None  # whose readings the readout under way has
+        self._read_on = 0  # the connection on which that meter is
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
         self._heard = False  # whether the meter answered in the readout under way
         self._begun_at = 0.0  # the loop's time
+
+    @property
+    def identity(self) -> MeterIdentity:
+        """Who was met last on this connection."""
+        return self._who.meter
 
     @property
     def counters(self) -> Counters:
@@ -113,32 +117,23 @@ class MeterSession:
         async with self._lock:
             await self._begin()
             answer = await self._transactions.exchange(GetSerialNoRequest())
-            self._note_connection()
-            self._sure = self._sure and str(answer.serial) == self.identity.serial
+            self._move()
+            self._who.hear(str(answer.serial))
 
     def doubt_identity(self) -> None:
         """Have the next readout ask who is there."""
-        self._sure = False
+        self._who.doubt()
 
     async def open(self) -> None:
         """Open the line, if it is not, and forget who was on it before. Raises PortError."""
         await self._link.open()
-        self._note_connection()
+        self._move()
 
-    def _note_connection(self) -> None:
-        """On another connection there may be another meter."""
-        if self._connection != self._link.connection:
-            self._connection = self._link.connection
-            self._serial_by_register = False
-            self._meet(None)
-
-    def _meet(self, serial: str | None) -> None:
-        """Take it that the meter with this serial number is there, perhaps another one."""
-        self._sure = serial is not None
-        if serial is None or serial != self.identity.serial:
-            self.identity = MeterIdentity(serial)
-            self._type_tries = 0
+    def _move(self) -> None:
+        """Take note of the connection: on another one there may be another meter."""
+        if self._who.connection != self._link.connection:
             self.lacking.pop(("", ""), None)  # of a meter that does not say who it is
+        self._who.move(self._link.connection)
 
     async def close(self) -> None:
         """Close the line."""
@@ -168,7 +163,8 @@ class MeterSession:
             raise UsageError("no parameters to read: name at least one, or `all`")
         async with self._lock:
             await self._begin()
-            self._sure = self._sure and self.idle_s < _STRANGER_S
+            if self.idle_s >= _STRANGER_S:
+                self._who.doubt()
             try:
                 readout = await self._read_one_meter(registers)
             except NoAnswerError:
@@ -186,23 +182,19 @@ class MeterSession:
         await self.open()
 
     async def _read_one_meter(self, registers: tuple[int, ...]) -> Readout:
-        """A readout of one meter: after a hang-up amid it, another one may answer."""
+        """A readout of one meter, begun anew where another one answers after a hang-up amid it."""
         for _ in range(1 + RETRIES):
-            self._note_connection()
-            await self._ask_serial()
-            before, connection = self.identity.serial, self._connection
-            readout = await self._read(registers)
-            is_same = readout.meter.serial is not None and readout.meter.serial == before
-            if connection == self._connection or is_same:
-                return readout
-        if self._faults:
-            raise self._verdict()
+            self._read_from = None
+            with contextlib.suppress(_AnotherMeterError):
+                return await self._read(registers)
         raise PortError(
             f"{self._link.port} hung up amid each reading: see what is on the other side",
             "port_missing",
         )
 
     async def _read(self, registers: tuple[int, ...]) -> Readout:
+        await self._ask_serial()
+        self._read_on = self._who.connection
         started, readings = self._clock().moment, dict[int, Reading]()
         absent = [r for r in registers if r in self._known_lacking]
         lost = await self._collect([r for r in registers if r not in absent], readings)
@@ -213,19 +205,22 @@ class MeterSession:
             lost += await self._collect(left_out, readings)
             left_out = [r for r in left_out if r not in readings and r not in lost]
             in_vain = 0 if len(readings) > known else in_vain + 1
-        await self._ask_serial()
-        await self._ask_type()
         if self._faults and not self._heard:
             raise self._verdict()
+        await self._ask_serial()
+        await self._who.ask_type(self._ask_once)
+        meter = self._read_from or MeterIdentity()
+        if self._read_on == self._who.connection:
+            meter = self._who.sure_meter
         if readings:  # a meter that leaves out everything has lost more than registers
-            self._note_lacking(left_out)
+            self._note_lacking(meter, left_out)
         reasons = dict.fromkeys(left_out + absent, NOT_IN_METER)
         if lost:
             reasons |= dict.fromkeys(lost, _reason(self._verdict()))
             if not readings:
                 raise self._verdict()
         return Readout(
-            self.identity,
+            meter,
             started,
             {r: readings[r] for r in registers if r in readings},
             {register_name(r): reasons[r] for r in registers if r in reasons},
@@ -234,62 +229,26 @@ class MeterSession:
     @property
     def _known_lacking(self) -> set[int]:
         """The registers that this meter left out in the last days."""
-        serial, revision = self.identity.serial or "", self.identity.revision
+        meter = self._who.sure_meter
         now = self._clock().wall
         return {
             register
             for (its, told), registers in self.lacking.items()
-            if its == serial and revision in (None, told)
+            if its == (meter.serial or "") and meter.revision in (None, told)
             for register, since in registers.items()
             if abs(now - since) < LACKING_S
         }
 
-    def _note_lacking(self, left_out: list[int]) -> None:
+    def _note_lacking(self, meter: MeterIdentity, left_out: list[int]) -> None:
         if left_out:
-            key = (self.identity.serial or "", self.identity.revision or "")
+            key = (meter.serial or "", meter.revision or "")
             found = dict.fromkeys(left_out, self._clock().wall)
             self.lacking[key] = self.lacking.get(key, {}) | found
 
     async def _ask_serial(self) -> None:
-        """Ask for the serial number, unless we are sure; another one is believed when said twice.
-
-        A meter that answers registers only is asked for it when it has answered some.
-        """
-        by_register = self._heard
-        if self._sure or (self._serial_by_register and not by_register):
-            return
-        with contextlib.suppress(*_LINE_FAULTS):
-            serial = await self._serial(by_register=by_register)
-            if serial is None:
-                return
-            known = self.identity.serial
-            if known in (None, serial) or await self._serial(by_register=by_register) == serial:
-                self._serial_by_register = by_register
-                self._meet(serial)
-
-    async def _serial(self, *, by_register: bool) -> str | None:
-        if not by_register:
-            return str((await self._ask(GetSerialNoRequest())).serial)
-        answer = await self._ask(GetRegisterRequest((_SERIAL_NUMBER,)))
-        told = format_value(answer.values[0].value) if answer.values else ""
-        return told if told.isdecimal() else None
-
-    async def _ask_type(self) -> None:
-        """Ask for the type once a readout, until it is told or the meter seems not to have it."""
-        if self.identity.type_code or self._type_tries > RETRIES or not self._heard:
-            return
-        self._type_tries += 1
-        with contextlib.suppress(*_LINE_FAULTS):
-            kind = await self._transactions.exchange(GetTypeRequest())
-            if self._connection != self._link.connection:
-                self._note_connection()  # who knows whose type that is
-                return
-            self.identity = replace(
-                self.identity,
-                type_code=f"{kind.type_code:04X}",
-                revision=kind.revision,
-                model=model_of_type(kind.type_code),
-            )
+        await self._who.ask_serial(self._ask, has_answered=self._heard)
+        if self.identity.serial:
+            self.lacking.pop(("", ""), None)
 
     async def _collect(self, registers: list[int], readings: dict[int, Reading]) -> list[int]:
         """Ask for `registers`, add what came to `readings`, and return those that got no answer.
@@ -304,8 +263,8 @@ class MeterSession:
         while batches:
             batch = batches.pop(0)
             try:
-                answer = await self._ask(GetRegisterRequest(tuple(batch)))
-            except _LINE_FAULTS:
+                answer = await self._ask_registers(tuple(batch))
+            except LINE_FAULTS:
                 if len(batch) > 1 and self._heard and not self._hopeless:
                     middle = len(batch) // 2
                     batches[:0] = [batch[:middle], batch[middle:]]
@@ -321,6 +280,39 @@ class MeterSession:
                 )
         return lost
 
+    async def _ask_registers(self, registers: tuple[int, ...]) -> GetRegisterAnswer:
+        """What the meter says that gave the other readings of the readout under way.
+
+        An answer on another connection is believed when the same meter is there.
+        """
+        for _ in range(1 + RETRIES):
+            answer = await self._ask(GetRegisterRequest(registers))
+            connection = self._who.connection
+            if connection != self._read_on:
+                await self._ask_serial()
+                if connection != self._who.connection:
+                    continue  # it hung up again, and so nobody knows whose answer that was
+                if self._read_from is not None:
+                    self._check_same(self._read_from)
+                self._read_on = connection
+            if self._read_from is None:
+                self._read_from = self._who.sure_meter
+            return answer
+        raise self._verdict()
+
+    def _check_same(self, before: MeterIdentity) -> None:
+        """Raise unless the meter from before is there."""
+        if not self._who.is_sure:
+            fault = PortError(
+                f"{self._link.port} hung up, and what is there now does not say who it is",
+                "port_missing",
+            )
+            self._fail(fault)
+            raise fault
+        if None is before.serial or before.serial != self._who.meter.serial:
+            raise _AnotherMeterError
+        self._who.recognize(before)
+
     async def _ask(self, request: Request[AnswerT]) -> AnswerT:
         """The answer to `request`, asked for again up to `RETRIES` times."""
         for retry in range(1 if self._is_silent else 1 + RETRIES):
@@ -328,16 +320,23 @@ class MeterSession:
                 break
             self._transactions.counters.retries += retry > 0
             try:
-                answer = await self._transactions.exchange(request)
-            except _LINE_FAULTS as fault:
-                _log.debug("%s: %s", self._link.port, fault)
-                self._faults.append(fault)
-                self._failed_tries += 1
+                answer = await self._ask_once(request)
+            except LINE_FAULTS as fault:
+                self._fail(fault)
             else:
                 self._failed_tries, self._heard = 0, True
-                self._note_connection()  # a hang-up may have come before it
                 return answer
         raise self._verdict()
+
+    async def _ask_once(self, request: Request[AnswerT]) -> AnswerT:
+        answer = await self._transactions.exchange(request)
+        self._move()  # a hang-up may have come before it
+        return answer
+
+    def _fail(self, fault: KamstrupError) -> None:
+        _log.debug("%s: %s", self._link.port, fault)
+        self._faults.append(fault)
+        self._failed_tries += 1
 
     @property
     def _is_silent(self) -> bool:

@@ -14,7 +14,7 @@ from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
 from kamstrup_mqtt.errors import KamstrupError
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
 from kamstrup_mqtt.meter import MeterSession
-from kamstrup_mqtt.polling.cache import Cache, Key
+from kamstrup_mqtt.polling.cache import Cache
 from kamstrup_mqtt.polling.moments import HOUR_S
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.polling.validation import Plausibility
@@ -89,7 +89,7 @@ class Acquisition:
 
     async def _take_all(self, _registers: tuple[int, ...]) -> Readout:
         await self._session.open()  # perhaps anew, and then nothing known holds any more
-        if not self._cache.is_of(self._key):
+        if not self._cache.is_of((self._session.connection, self._session.identity.serial)):
             self._cache.forget()
         registers, now = self._settings.registers, self._clock()
         due = self._cache.due(now) or registers[:1]
@@ -98,7 +98,8 @@ class Acquisition:
         is_old = now.monotonic - self._info_at > HOUR_S
         along += [INFO_CODE] if is_old or (len(due) + len(along)) % MAX_REGISTERS else []
         readout = await self._session.read([*due, *along])
-        if len(due) < len(registers) and not self._cache.is_of(self._key):  # it hung up amid it
+        key = self._session.connection, readout.meter.serial
+        if len(due) < len(registers) and not self._cache.is_of(key):  # it hung up amid it
             self._cache.forget()
             return await self._take_all(registers)
         if INFO_CODE in readout.readings:
@@ -106,11 +107,7 @@ class Acquisition:
         self.flowing = bool(_number(readout, FLOW))
         readout = await self._believed(readout.only(registers))
         # By the time by which it was not asked for.
-        return self._cache.complete(readout, self._key, now)
-
-    @property
-    def _key(self) -> Key:
-        return self._session.connection, self._session.identity.serial
+        return self._cache.complete(readout, key, now)
 
     async def _believed(self, readout: Readout) -> Readout:
         """`readout` without totals that cannot be and that the meter does not say twice."""
