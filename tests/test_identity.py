@@ -78,6 +78,51 @@ async def test_names_that_are_swapped_go_with_their_meters(tmp_path: Path) -> No
     assert whose == {"b": ["1"], "a": ["2"]}
 
 
+async def test_what_did_not_say_who_it_was_goes_with_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    store = await history(path, "meter")
+    for hour, serial in enumerate((None, "1", None)):
+        await store.append("meter", readout(hour, serial))
+    await store.set_setting("meter", "poll_interval", "old")
+    await store.close()
+    store = await history(path, "flat")
+    renamed = []
+
+    async def note(name: str) -> None:
+        renamed.append((name, await store.setting(name, "poll_interval")))
+
+    store.on_renamed = note
+    for hour, serial in ((3, None), (4, "1"), (5, None)):
+        await store.append("flat", readout(hour, serial))
+    found = await store.after(0, 99)
+    assert await store.setting("meter", "poll_interval") is None
+    await store.close()
+    assert renamed == [("flat", "old")]
+    assert [(one.meter, one.readout.time) for one in found] == [
+        ("flat", readout(hour).time) for hour in range(6)
+    ]
+    assert used(path, "flat") == 5 * Decimal("0.017")
+
+
+async def test_a_name_that_is_the_serial_number_of_another_meter_means_the_name(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.db"
+    store = await history(path, "2", "b")
+    for hour in range(3):
+        await store.append("2", readout(hour, "1"))
+        await store.append("b", readout(hour + 10, "2"))
+    await store.close()
+    with Archive(path) as archive:
+        latest = archive.latest("2")
+        listed = {name: one.meter.serial for name, one in archive.latest_of_each()}
+        found = list(archive.readouts("2", *EVER))
+    assert latest is not None
+    assert latest.meter.serial == "1"
+    assert listed == {"2": "1", "b": "2"}
+    assert {one.readout.meter.serial for one in found} == {"1"}
+
+
 async def test_meters_that_follow_one_another_add_up_by_name_and_not_by_serial(
     tmp_path: Path,
 ) -> None:
@@ -152,6 +197,28 @@ async def test_a_history_of_the_version_before_becomes_one_of_meters(
     with Archive(path) as archive:
         _, series = archive.series("flat", 60, *EVER, "hour")
     assert len(series) >= 25
+
+
+async def test_readouts_of_the_same_microsecond_are_moved_apart_in_their_order(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.db"
+    write_version_3(path, [("meter", readout(0), False)] * 5000 + [("meter", readout(1), False)])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE readout SET taken = taken + 3 WHERE sequence = 2500")
+        database.execute("INSERT INTO doubt VALUES ('meter', 1, 2, 3, 4, 5, 6, 1)")
+        database.execute("INSERT INTO meter (name, identity) VALUES ('flat', '{}')")
+        database.execute("UPDATE meter SET identity = (SELECT identity FROM meter WHERE id = 1)")
+        database.execute("UPDATE meter SET latest = 9999 WHERE name = 'flat'")
+    store = await history(path)
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT sequence, taken FROM readout ORDER BY taken").fetchall()
+        assert database.execute("SELECT name FROM meter").fetchall() == [("flat",)]
+        assert database.execute("SELECT after FROM doubt").fetchall() == [(1,)]
+    begin = rows[0][1]
+    assert [taken - begin for _, taken in rows[:-1]] == list(range(5000))
+    assert {number for number, _ in rows[:4]} == {1, 2, 3, 4}
 
 
 async def test_an_hour_is_never_replaced_by_less(tmp_path: Path) -> None:

@@ -33,14 +33,12 @@ from kamstrup_mqtt.store.codec import (
     taken_of,
     text_in,
 )
+from kamstrup_mqtt.store.meters import ids_of
 from kamstrup_mqtt.store.outdoor import colder
 from kamstrup_mqtt.store.rollup import GRACE_US, registers_of
-from kamstrup_mqtt.store.rows import Stored, as_text, ids_of, latest, raw_rows, readouts, tell
+from kamstrup_mqtt.store.rows import Stored, as_text, latest, raw_rows, readouts, tell
 
 _VERSION = 4  # of the file, from which on it can be read
-
-# Of one meter, by its name or serial number, or of all.
-_WHOSE = "(?3 IS NULL OR ?3 IN (name, serial))"
 
 Step = Literal["raw"] | By
 
@@ -128,28 +126,21 @@ class Archive:
 
     def latest(self, meter: str) -> Readout | None:
         """The last readout of `meter`, by order; by time where all of them are imported."""
-        live = latest(self._database, meter)
-        if live is not None:
-            return live
-        imported = (
-            readouts(
-                self._database,
-                "WHERE readout.meter = ? AND misdated = 0 ORDER BY taken DESC",
-                one,
-                most=1,
-            )
-            for one in ids_of(self._database, meter)
-        )
-        found = [stored.readout for some in imported for stored in some]
-        return max(found, key=lambda readout: readout.time, default=None)
+        return self._latest(ids_of(self._database, meter))
+
+    def latest_of_each(self) -> list[tuple[str, Readout]]:
+        """The last readout of each meter that was ever read, with its name."""
+        meters = self._meters("ORDER BY name, latest, id")
+        found = [(name, self._latest([one])) for one, name, _ in meters]
+        return [(name, readout) for name, readout in found if readout is not None]
 
     def readouts(self, meter: str | None, begin: datetime, end: datetime) -> Iterator[Stored]:
         """The readouts from `begin` to before `end`, of one meter or of all, oldest first.
 
         Those whose time is wrong stand where they were taken.
         """
-        where = f"WHERE taken >= ?1 AND taken < ?2 AND {_WHOSE} AND misdated "
-        span = (taken_of(begin), taken_of(end), meter)
+        where = f"WHERE taken >= ? AND taken < ? AND {self._whose(meter)} AND misdated "
+        span = (taken_of(begin), taken_of(end))
         right = readouts(self._database, f"{where} = 0 ORDER BY taken, sequence", *span)
         wrong: Iterator[Stored] = iter(())
         if self.has_misdated(meter, begin, end):
@@ -160,9 +151,9 @@ class Archive:
         """Whether the time of a readout from `begin` to before `end` is known to be wrong."""
         row = self._database.execute(
             "SELECT 1 FROM meter CROSS JOIN readout "  # noqa: S608 - our own words
-            "ON meter.id = readout.meter WHERE misdated IN (1, 2) AND taken >= ?1 AND taken < ?2 "
-            f"AND {_WHOSE} LIMIT 1",
-            (taken_of(begin), taken_of(end), meter),
+            "ON meter.id = readout.meter WHERE misdated IN (1, 2) AND taken >= ? AND taken < ? "
+            f"AND {self._whose(meter)} LIMIT 1",
+            (taken_of(begin), taken_of(end)),
         ).fetchone()
         return row is not None
 
@@ -172,8 +163,8 @@ class Archive:
             "SELECT DISTINCT columns FROM readout JOIN meter "  # noqa: S608 - our own words
             "ON meter.id = readout.meter "
             "JOIN layout ON layout.id = readout.layout "
-            f"WHERE taken >= ? AND taken < ? AND {_WHOSE} ORDER BY layout.id",
-            (taken_of(begin), taken_of(end), meter),
+            f"WHERE taken >= ? AND taken < ? AND {self._whose(meter)} ORDER BY layout.id",
+            (taken_of(begin), taken_of(end)),
         )
         return [columns for (columns,) in rows if is_layout(columns)]
 
@@ -264,6 +255,25 @@ class Archive:
                 yield one, text_in(name), identity(text)
             except RowError as error:
                 tell(self._database, f"meter {one}", error)
+
+    def _latest(self, ids: list[int]) -> Readout | None:
+        live = latest(self._database, ids)
+        if live is not None:
+            return live
+        by_time = "WHERE readout.meter = ? AND misdated = 0 ORDER BY taken DESC"
+        found = [
+            stored.readout
+            for one in ids
+            for stored in readouts(self._database, by_time, one, most=1)
+        ]
+        return max(found, key=lambda readout: readout.time, default=None)
+
+    def _whose(self, meter: str | None) -> str:
+        """The condition for readouts of one meter, by its name or serial number, or of all."""
+        if meter is None:
+            return "1"
+        ids = ", ".join(map(str, ids_of(self._database, meter)))
+        return f"+readout.meter IN ({ids})"
 
     def _sources(self, meter: str) -> list[tuple[int, ...]]:
         """The ids of each meter, by its serial number, that was read under this name."""

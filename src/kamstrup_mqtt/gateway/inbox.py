@@ -39,14 +39,18 @@ class Inbox:
     async def restore(self) -> None:
         """Have the pollers go on with what was set before the start."""
         for meter in self._pollers:
-            kept = await self._history.setting(meter, _LASTING)
-            # A damaged one counts as none.
-            with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
-                found = json.loads(kept or "{}")
-                self._latest[meter] = [str(text).encode() for text in found["latest"]]
-                self._retained[meter] = str(found["retained"]).encode()
-            if latest := self._latest.get(meter):
-                self._carry_out(meter, _LASTING, latest[-1])
+            await self.restore_meter(meter)
+
+    async def restore_meter(self, meter: str) -> None:
+        """Have its poller go on with what was set, perhaps under an earlier name of the meter."""
+        kept = await self._history.setting(meter, _LASTING)
+        # A damaged one counts as none.
+        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+            found = json.loads(kept or "{}")
+            self._latest[meter] = [str(text).encode() for text in found["latest"]]
+            self._retained[meter] = str(found["retained"]).encode()
+        if latest := self._latest.get(meter):
+            self._carry_out(meter, _LASTING, latest[-1])
 
     async def take(self, meter: str, command: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001
         """Carry out a command that came in; what cannot be meant is logged.

@@ -114,6 +114,7 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
     try:
         await history.open()
         await inbox.restore()
+        history.on_renamed = inbox.restore_meter
         parts = [
             supervisor.keep("the watchdog", lambda: feed_watchdog(stuck)),
             supervisor.keep("the publishing", output.run),

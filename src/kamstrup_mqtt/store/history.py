@@ -10,7 +10,7 @@ import fcntl
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Lacking, Readout
+from kamstrup_mqtt.store import meters
 from kamstrup_mqtt.store.board import Board
 from kamstrup_mqtt.store.check import check
 from kamstrup_mqtt.store.codec import Row, RowError, checked, encode, moment_of
@@ -56,8 +57,11 @@ class History:
     ) -> None:
         self.id: str | None = None  # of the history; a new one begins its numbers anew
         self.live: Board[Stored] = Board()  # the latest of each meter, for who follows it live
+        # Called with the new name of a meter, when what was set for it at run time has that too.
+        self.on_renamed: Callable[[str], Awaitable[None]] = _nobody
         self._path = path
         self._names = names
+        self._renamed: list[str] = []
         self._pruning = Pruning(keep_s, max_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._database: sqlite3.Connection | None = None
@@ -89,8 +93,11 @@ class History:
     async def append(self, meter: str, readout: Readout) -> None:
         """Write a readout of the meter with this configured name, then show it to followers."""
         row = encode(readout)
-        sequence, number = await self._run(self._try, lambda: self._write(meter, row)) or (0, None)
+        found = await self._run(self._try, lambda: self._write(meter, row))
+        sequence, number = found or (0, None)
         self.live.put(meter, Stored(sequence, meter, readout, meter_sequence=number))
+        while self._renamed:
+            await self.on_renamed(self._renamed.pop())
         await self._run(self._try, self._prune)
 
     async def after(self, sequence: int, most: int) -> list[Stored]:
@@ -113,7 +120,7 @@ class History:
 
         With `registers`, the last one in which all of them were asked for.
         """
-        return await self._run(self._try, lambda: latest(self._connect(), meter, registers))
+        return await self._run(self._try, lambda: self._latest(meter, registers))
 
     async def advance(self, output: str, sequence: int) -> None:
         """Note for good that an output has got as far as `sequence`."""
@@ -121,7 +128,7 @@ class History:
 
     async def setting(self, meter: str, name: str) -> str | None:
         """What was set at run time for the meter with this configured name; None if nothing."""
-        return await self._run(self._try, lambda: self._setting(meter, name))
+        return await self._run(self._try, lambda: meters.setting(self._connect(), meter, name))
 
     async def set_setting(self, meter: str, name: str, value: str) -> bool:
         """Keep what was set at run time; whether the disk took it."""
@@ -129,7 +136,7 @@ class History:
 
     async def lacking(self, name: str) -> Lacking:
         """What the meters that were read under this name left out, and when."""
-        return await self._run(self._try, lambda: self._lacking(name)) or {}
+        return await self._run(self._try, lambda: meters.lacking(self._connect(), name)) or {}
 
     async def note_lacking(self, lacking: Lacking) -> None:
         """Keep what meters left out, and when, besides what is kept of them already."""
@@ -230,6 +237,12 @@ class History:
         if not self._sound:
             check(database)
             self._sound = True
+        if 0 < version < VERSION:
+            _log.info(
+                "History %s is brought to version %d: an older kamstrup-mqtt cannot open it then. "
+                "To go back, restore a backup from before: what is read from now on would be "
+                "missing there", self._path, VERSION,
+            )  # fmt: skip
         for step in range(version + 1, VERSION + 1):
             schema = files(__package__).joinpath(f"schema-{step}.sql").read_text(encoding="utf-8")
             database.executescript(f"BEGIN IMMEDIATE; {schema}")
@@ -282,7 +295,9 @@ class History:
         if self._waiting:
             with transaction(database):
                 for meter, row in self._waiting:
-                    self._last, number = write_next(database, meter, row, self._names)
+                    self._last, number, is_renamed = write_next(database, meter, row, self._names)
+                    if is_renamed:
+                        self._renamed.append(meter)
             self._waiting.clear()
         return self._last, number
 
@@ -297,32 +312,17 @@ class History:
         found = readouts(self._connect(), "ORDER BY sequence DESC", most=1)
         return next((one.sequence for one in found), 0)
 
+    def _latest(self, meter: str, registers: Iterable[int]) -> Readout | None:
+        database = self._connect()
+        return latest(database, meters.ids_of(database, meter), registers)
+
     def _take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
         with transaction(self._connect()) as database:
             return take_in(database, lines)
 
-    def _lacking(self, name: str) -> Lacking:
-        found: Lacking = {}
-        for serial, revision, register, since in self._connect().execute(
-            "SELECT lacking.serial, revision, register, since FROM lacking "
-            "JOIN meter ON meter.serial = lacking.serial WHERE name = ?",
-            (name,),
-        ):
-            if isinstance(since, int) and isinstance(register, int):
-                found.setdefault((serial, revision), {})[register] = since
-        return found
-
     def _note_lacking(self, lacking: Lacking) -> None:
         with transaction(self._connect()) as database:
-            database.executemany(
-                "INSERT OR REPLACE INTO lacking VALUES (?, ?, ?, ?)",
-                [
-                    (serial, revision, register, int(since))
-                    for (serial, revision), registers in lacking.items()
-                    for register, since in registers.items()
-                    if serial
-                ],
-            )
+            meters.note_lacking(database, lacking)
 
     def _note_outdoor(self, value: Decimal, moment: datetime) -> None:
         with transaction(self._connect()) as database:
@@ -345,17 +345,13 @@ class History:
             (output, sequence),
         )
 
-    def _setting(self, meter: str, name: str) -> str | None:
-        row = self._connect().execute(
-            "SELECT value FROM setting WHERE meter = ? AND name = ?", (meter, name)
-        ).fetchone()  # fmt: skip
-        return str(row[0]) if row else None
-
     def _set_setting(self, meter: str, name: str, value: str) -> bool:
-        self._connect().execute(
-            "INSERT OR REPLACE INTO setting VALUES (?, ?, ?)", (meter, name, value)
-        )
+        meters.set_setting(self._connect(), meter, name, value)
         return True
+
+
+async def _nobody(_meter: str) -> None:
+    """Nobody wants to know."""
 
 
 def _id_of(database: sqlite3.Connection) -> str:

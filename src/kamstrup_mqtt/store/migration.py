@@ -51,18 +51,22 @@ def to_version_4(database: sqlite3.Connection) -> None:
         if serial is None and len(serials[name]) == 1:  # what it did not tell now and then
             (serial,) = serials[name]
         groups[serial, "" if serial else name].append(one)
+    kept: dict[int, int] = {}  # the id of each row's meter, by its own
     for (serial, _), its in groups.items():
-        _join(database, serial, its)
+        kept |= dict.fromkeys((one.id for one in its), _join(database, serial, its))
     _number_undelivered(database)
-    database.execute(
-        "INSERT OR IGNORE INTO doubt_4 SELECT id, after, begin, until, newest, earlier, later, "
-        "believed FROM doubt JOIN meter_4 USING (name) ORDER BY latest DESC"
-    )
+    last = {str(one.name): kept[one.id] for one in sorted(old, key=lambda one: one.order)}
+    for name, meter in last.items():
+        database.execute(
+            "INSERT OR IGNORE INTO doubt_4 SELECT ?, after, begin, until, newest, earlier, later, "
+            "believed FROM doubt WHERE name = ?",
+            (meter, name),
+        )
     for table in ("meter", "doubt"):
         database.execute(f"DROP TABLE {table}")
         database.execute(f"ALTER TABLE {table}_4 RENAME TO {table}")
     database.execute("CREATE UNIQUE INDEX meter_serial ON meter (serial) WHERE serial IS NOT NULL")
-    database.execute("CREATE UNIQUE INDEX meter_nameless ON meter (name) WHERE serial IS NULL")
+    database.execute("CREATE INDEX meter_name ON meter (name)")
     index = "CREATE UNIQUE INDEX readout_moment ON readout (meter, source, taken)"
     try:
         database.execute(index)
@@ -71,8 +75,8 @@ def to_version_4(database: sqlite3.Connection) -> None:
         database.execute(index)
 
 
-def _join(database: sqlite3.Connection, serial: str | None, its: list[_Old]) -> None:
-    """Make one meter of rows that are the same, under the id of the one that was read most."""
+def _join(database: sqlite3.Connection, serial: str | None, its: list[_Old]) -> int:
+    """Make one meter of rows that are the same: the one that was read most, whose id it gives."""
     counts = {one.id: _count(database, one.id) for one in its}
     kept = max(its, key=lambda one: (counts[one.id], one.order))
     told = [one for one in its if one.serial is not None] or its
@@ -101,6 +105,7 @@ def _join(database: sqlite3.Connection, serial: str | None, its: list[_Old]) -> 
         # What one of them had not rolled up yet lies before what another had.
         first = min(rolled) if len(rolled) == len(its) else None
         roll_up_between(database, kept.id, first, max(rolled))
+    return kept.id
 
 
 def _count(database: sqlite3.Connection, meter: int) -> int:
@@ -112,16 +117,19 @@ def _count(database: sqlite3.Connection, meter: int) -> int:
 
 def _bump_twins(database: sqlite3.Connection) -> None:
     """Move readouts of the same meter and microsecond apart, by one each."""
-    while True:
-        twins = database.execute(
-            "SELECT max(sequence), max(taken) FROM readout GROUP BY meter, source, taken "
-            "HAVING count(*) > 1"
-        ).fetchall()
-        if not twins:
-            return
-        database.executemany(
-            "UPDATE readout SET taken = taken + 1 WHERE sequence = ?", [(one,) for one, _ in twins]
-        )
+    rows = database.execute(
+        "SELECT sequence, meter, source, taken FROM readout ORDER BY meter, source, taken, sequence"
+    )
+    moved, last, latest = [], None, 0
+    for sequence, *whose, taken in rows:
+        if not isinstance(taken, int):  # a wrong byte
+            continue
+        latest = max(taken, latest + 1) if whose == last else taken
+        last = whose
+        if latest != taken:
+            moved.append((latest, sequence))
+    # Each into a place that the ones behind it have left.
+    database.executemany("UPDATE readout SET taken = ? WHERE sequence = ?", reversed(moved))
 
 
 def _number_undelivered(database: sqlite3.Connection) -> None:

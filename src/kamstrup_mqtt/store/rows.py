@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kamstrup_mqtt.readout import Readout
@@ -101,24 +101,13 @@ def readouts(
                 return
 
 
-def ids_of(database: sqlite3.Connection, meter: str) -> list[int]:
-    """The id of the meter with this serial number, or those read under this name, latest last."""
-    rows = database.execute("SELECT id FROM meter WHERE serial = ?", (meter,)).fetchall()
-    if not rows:
-        rows = database.execute(
-            "SELECT id FROM meter WHERE name = ? ORDER BY latest, id", (meter,)
-        ).fetchall()
-    return [number for (number,) in rows]
-
-
 def latest(
-    database: sqlite3.Connection, meter: str, registers: Iterable[int] = ()
+    database: sqlite3.Connection, ids: Sequence[int], registers: Iterable[int] = ()
 ) -> Readout | None:
-    """The last readout of `meter` that was not imported, by order; for no time is to be trusted.
+    """The last readout of these meters that was not imported, by order; no time is to be trusted.
 
     With `registers`, the last one in which all of them were asked for, among the last thousand.
     """
-    ids = ids_of(database, meter)
     marks = ", ".join("?" * len(ids))
     query = f"SELECT latest FROM meter WHERE id IN ({marks})"  # noqa: S608 - question marks
     lasts = database.execute(query, ids)

@@ -1,22 +1,38 @@
 """Writes readouts into the history, each as a row behind the last, or among the imported ones."""
 
 import contextlib
-import json
 import logging
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
-from kamstrup_mqtt.readout import MeterIdentity, Readout
+from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.store.clock import RIGHT, judge
-from kamstrup_mqtt.store.codec import IMPORT, LIVE, Row, RowError, encode, identity
+from kamstrup_mqtt.store.codec import IMPORT, LIVE, Row, encode, identity
+from kamstrup_mqtt.store.meters import imported, met
 from kamstrup_mqtt.store.rollup import keep_up, rebuild
-from kamstrup_mqtt.store.rows import ids_of, readouts
+from kamstrup_mqtt.store.rows import readouts
 
 _IMPORT = 1 << 40  # numbers for each import
 _MOST = 1 << 53  # readouts of a meter, and beyond what JSON of others can count to
 
 _log = logging.getLogger(__name__)
+
+
+class Written(NamedTuple):
+    """What became of a live readout.
+
+    Args:
+        sequence: its place in the order of all.
+        meter_sequence: its number among the live ones of its meter.
+        is_renamed: whether its meter had another name until now.
+
+    """
+
+    sequence: int
+    meter_sequence: int
+    is_renamed: bool
 
 
 @contextlib.contextmanager
@@ -34,7 +50,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 def write_next(
     database: sqlite3.Connection, name: str, row: Row, names: Collection[str] = ()
-) -> tuple[int, int]:
+) -> Written:
     """Write a live readout behind the last.
 
     Args:
@@ -44,11 +60,8 @@ def write_next(
         names: all configured names. What was read under one that is gone belongs to the new name
             of its meter.
 
-    Returns:
-        Its place in the order of all, and its number among the live ones of its meter.
-
     """
-    meter = _meter(database, name, identity(row.identity), names)
+    meter, is_renamed = met(database, name, identity(row.identity), names)
     misdated = judge(database, meter, row.taken)
     number = _next_number(database, meter)
     taken = row.taken
@@ -63,7 +76,7 @@ def write_next(
     )
     if misdated == RIGHT:
         keep_up(database, meter, row.taken)
-    return sequence, number
+    return Written(sequence, number, is_renamed)
 
 
 def take_in(database: sqlite3.Connection, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
@@ -73,15 +86,16 @@ def take_in(database: sqlite3.Connection, lines: Iterable[tuple[str, Readout]]) 
     # Below every cursor, and rising, for that fills the file's pages.
     sequence = (min(0, lowest or 0) // _IMPORT - 1) * _IMPORT
     for name, readout in lines:
-        meter = _whose(database, name, readout.meter)
+        meter = imported(database, name, readout.meter)
         row = encode(readout)
-        there = [_at(database, meter, source, row.taken) for source in (LIVE, IMPORT)]
-        if any(one and readout.readings.items() <= one.readings.items() for one in there):
+        there = _there(database, meter, row.taken)
+        if any(one and readout.readings.items() <= one.readings.items() for one in there.values()):
             known += 1
             continue
         added += 1
-        if _is_there(database, meter, IMPORT, row.taken):  # of other parameters, or unreadable
-            readings = {**(there[-1].readings if there[-1] else {}), **readout.readings}
+        if IMPORT in there:  # of other parameters, or unreadable
+            before = there[IMPORT]
+            readings = {**(before.readings if before else {}), **readout.readings}
             row = encode(replace(readout, readings=readings))
             database.execute(
                 "UPDATE readout SET layout = ?, digits = ? "
@@ -124,80 +138,15 @@ def _is_there(database: sqlite3.Connection, meter: int, source: int, taken: int)
     return database.execute(query, (meter, source, taken)).fetchone() is not None
 
 
-def _at(database: sqlite3.Connection, meter: int, source: int, taken: int) -> Readout | None:
-    """The readout of a meter from that source and of that moment."""
-    found = readouts(
-        database, "WHERE readout.meter = ? AND source = ? AND taken = ?", meter, source, taken
-    )
-    return next((one.readout for one in found), None)
-
-
-def _whose(database: sqlite3.Connection, name: str, who: MeterIdentity) -> int:
-    """The id of the meter of an imported readout; without a serial number, the only so named."""
-    if who.serial is None:
-        known = [
-            one for one in ids_of(database, name)
-            if database.execute("SELECT serial FROM meter WHERE id = ?", (one,)).fetchone()[0]
-        ]  # fmt: skip
-        if len(known) == 1:
-            return known[0]
-    return _meter(database, name, who, (), is_live=False)
-
-
-def _meter(
-    database: sqlite3.Connection, name: str, who: MeterIdentity, names: Collection[str],
-    *, is_live: bool = True,
-) -> int:  # fmt: skip
-    """The id of a meter, which is made if it is missing; its name and type are kept up to date.
-
-    The index still knows what was in a row that a wrong byte has changed.
-    """
-    who = replace(who, serial=who.serial or None)
-    where, key = ("serial = ?", who.serial) if who.serial else ("serial IS NULL AND name = ?", name)
-    query = f"SELECT id, serial, name, identity FROM meter WHERE {where}"  # noqa: S608
-    row = database.execute(query, (key,)).fetchone()
-    if row is None:
-        told = json.dumps(who.to_dict())
-        return database.execute(
-            "INSERT INTO meter (serial, name, identity) VALUES (?, ?, ?)", (who.serial, name, told)
-        ).lastrowid or 0  # fmt: skip
-    meter, serial, label, told = row
-    if serial != who.serial:
-        database.execute("REINDEX meter")
-        database.execute("UPDATE meter SET serial = ? WHERE id = ?", (who.serial, meter))
-        _log.warning("The history had a wrong byte in its table meter, which is mended")
-    now = json.dumps(_merged(told, who).to_dict())
-    if now != told:
-        database.execute("UPDATE meter SET identity = ? WHERE id = ?", (now, meter))
-    if label != name and is_live:
-        database.execute("UPDATE meter SET name = ? WHERE id = ?", (name, meter))
-        if names and label not in names:
-            _rename(database, label, name)
-    return int(meter)
-
-
-def _merged(told: object, who: MeterIdentity) -> MeterIdentity:
-    """What a meter says of itself, with what it said before where it says nothing now."""
-    try:
-        before = identity(str(told))
-    except RowError:
-        return who
-    if before.serial != who.serial:
-        return who
-    return MeterIdentity(
-        who.serial, who.type_code or before.type_code, who.revision or before.revision,
-        who.model or before.model,
-    )  # fmt: skip
-
-
-def _rename(database: sqlite3.Connection, old: object, new: str) -> None:
-    """Give all that has a name that is no longer configured the new name of its meter."""
-    database.execute("UPDATE meter SET name = ? WHERE name = ? AND serial IS NOT NULL", (new, old))
-    database.execute(
-        "UPDATE OR IGNORE meter SET name = ? WHERE name = ? AND serial IS NULL", (new, old)
-    )
-    database.execute("UPDATE OR IGNORE setting SET meter = ? WHERE meter = ?", (new, old))
-    _log.info("%s is called %s from now on, with all that was read of it", old, new)
+def _there(database: sqlite3.Connection, meter: int, taken: int) -> dict[int, Readout | None]:
+    """The live and the imported readout of a meter and moment; None for one that is unreadable."""
+    found: dict[int, Readout | None] = {}
+    for source in (LIVE, IMPORT):
+        if _is_there(database, meter, source, taken):
+            where = "WHERE readout.meter = ? AND source = ? AND taken = ?"
+            rows = readouts(database, where, meter, source, taken)
+            found[source] = next((one.readout for one in rows), None)
+    return found
 
 
 def _layout(database: sqlite3.Connection, columns: str) -> int:

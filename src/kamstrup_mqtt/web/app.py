@@ -114,7 +114,7 @@ class _Pages:
     async def meters(self, _request: Request) -> Response:
         found = []
         now = await self._latest()
-        for name, readout in await self._try_to_read(_latest_of_all) or []:
+        for name, readout in await self._try_to_read(Archive.latest_of_each) or []:
             current = now.get(name)
             is_current = current is not None and current.meter.serial == readout.meter.serial
             status = self._house.statuses.latest(name) if is_current else None
@@ -251,8 +251,10 @@ class _Pages:
         """The configured name of the meter that is asked for, and by what: that, or its serial."""
         wanted = request.path_params["serial"]
         known = await self._try_to_read(lambda archive: archive.meters()) or {}
+        if wanted in known:
+            return wanted, wanted
         for name, who in known.items():
-            if wanted == name or any(one.serial == wanted for one in who):
+            if any(one.serial == wanted for one in who):
                 return name, wanted
         raise HTTPException(404, "no such meter")
 
@@ -291,17 +293,6 @@ class _Pages:
         with contextlib.suppress(ValueError, OSError, ZoneInfoNotFoundError):
             return ZoneInfo(name)
         raise UsageError("zone: expected a name such as Europe/Amsterdam")
-
-
-def _latest_of_all(archive: Archive) -> list[tuple[str, Readout]]:
-    """The latest readout of each meter that was ever read, with its name."""
-    found = []
-    for name, its in archive.meters().items():
-        for who in its:
-            readout = archive.latest(who.serial or name)
-            if readout is not None:
-                found.append((name, readout))
-    return found
 
 
 def _by(request: Request, *others: str) -> By | None:
