@@ -47,12 +47,12 @@ async def test_all_ways_out_know_a_renamed_meter_by_its_new_name_only(
         assert (known["name"], known["serial"]) == ("meter", str(DEFAULT_SERIAL))
         stop(gateway)
 
-        config.write_text(
-            single.split("serial_device")[0]
-            + f"meters:\n- name: flat-1\n  port: {port}\n  poll_interval: 2s\n  parameters: [energy, volume]\n"
-            + f"- name: flat-2\n  port: {other_port}\n  poll_interval: 2s\n  parameters: [energy, volume]\n"
-            + f"web:\n  listen: 127.0.0.1:{page}\n"
+        meters = "".join(
+            f"- name: {name}\n  port: {url}\n  poll_interval: 2s\n  parameters: [energy]\n"
+            for name, url in (("flat-1", port), ("flat-2", other_port))
         )
+        begin, _, _ = single.partition("serial_device")
+        config.write_text(f"{begin}meters:\n{meters}web:\n  listen: 127.0.0.1:{page}\n")
         gateway = background("run", "-c", str(config))
         values = json.loads(await next_of(messages, "kamstrup/flat-1/values", 60))
         while values["timestamp"] < first["timestamp"]:  # nothing of the old one is left to come

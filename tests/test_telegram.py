@@ -199,7 +199,8 @@ def test_whatever_is_on_the_line_is_explained(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "revision"), [(0x0601, "F1"), (0x1A63, "Z99"), (0, None), (0x1B01, "1B01")]
+    ("code", "revision"),
+    [(0x0601, "F1"), (0x1A63, "Z99"), (0, None), (0x1B01, "AA1"), (0xFF02, "IU2"), (7, "0007")],
 )
 def test_the_revision_is_a_letter_and_a_number(code: int, revision: str | None) -> None:
     assert GetTypeAnswer(4, code).revision == revision

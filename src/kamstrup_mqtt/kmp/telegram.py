@@ -100,11 +100,17 @@ class GetTypeAnswer:
 
     @property
     def revision(self) -> str | None:
-        """The revision as printed on meters, letter and number such as F1; None if not told."""
+        """The revision as printed on meters, letter and number such as F1; None if not told.
+
+        Behind Z come AA to ZZ, as AIMIR's head-end knows them.
+        """
         letter, number = divmod(self.revision_code, 256)
         if not self.revision_code:
             return None
-        return f"{chr(64 + letter)}{number}" if 1 <= letter <= 26 else f"{self.revision_code:04X}"
+        if not letter:
+            return f"{self.revision_code:04X}"
+        first, last = divmod(letter - 1, 26)
+        return f"{chr(64 + first) if first else ''}{chr(65 + last)}{number}"
 
     def to_data(self) -> bytes:
         """Four bytes: type, revision."""
