@@ -1,5 +1,6 @@
 """The configuration: the older file as it is, the new keys, and every fault in one go."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,88 @@ def test_the_environment_lies_over_the_file(tmp_path: Path) -> None:
     assert faults(tmp_path, MINIMAL, KAMSTRUP_MQTT__PROT="1", KAMSTRUP_MQTT__QOS="7") == [
         "environment variable KAMSTRUP_MQTT__PROT: unknown key 'prot', did you mean 'port'?",
         "environment variable KAMSTRUP_MQTT__QOS: expected 0, 1 or 2, got '7'",
+    ]
+
+
+def test_lists_of_the_environment_are_as_in_yaml(tmp_path: Path) -> None:
+    meters = "[{name: a, port: /dev/ttyUSB7, parameters: [energy, volume], poll_interval: 5}]"
+    mqtt = MINIMAL.partition("serial_device")[0]
+    config = load(
+        tmp_path,
+        mqtt,
+        KAMSTRUP_METERS=meters,
+        KAMSTRUP_PRICES="[{since: 2026-01-01, price: 38.50, per: GJ}]",
+        KAMSTRUP_CURRENCY="DKK",
+        KAMSTRUP_WEB__ALLOW="[10.0.0.5, 10.0.0.6]",
+        KAMSTRUP_MQTT__PASSWORD="[x",
+        KAMSTRUP_MQTT__USERNAME="me",
+    )
+    assert [(meter.name, meter.registers) for meter in config.meters] == [("a", (60, 68))]
+    assert [price.price for price in config.prices] == [Decimal("38.50")]
+    assert config.currency == "DKK"
+    assert config.web is not None
+    assert len(config.web.allow) == 2
+    assert config.mqtt.credentials == ("me", "[x")
+    over = mqtt + "meters:\n- {name: b, port: /dev/x, parameters: [nonsense], poll_interval: 1}\n"
+    assert load(tmp_path, over, KAMSTRUP_METERS=meters).meters[0].name == "a"
+    wrong = meters.replace("energy", "enregy")
+    assert faults(tmp_path, over, KAMSTRUP_METERS=wrong) == [
+        "environment variable KAMSTRUP_METERS: unknown parameter 'enregy', did you mean 'energy'?"
+    ]
+    assert faults(tmp_path, mqtt, KAMSTRUP_METERS="[{")[-1] == (
+        "environment variable KAMSTRUP_METERS: is not valid YAML; expected such as [energy, volume]"
+    )
+
+
+def test_keys_are_merged_from_others(tmp_path: Path) -> None:
+    text = (
+        MINIMAL.partition("serial_device")[0]
+        + """\
+meters:
+- &first
+  name: a
+  port: /dev/a
+  parameters: [energy, volume]
+  poll_interval: 5m
+- &second
+  poll_interval: 1h
+  <<: *first
+  name: b
+  port: /dev/b
+- {<<: [*second, *first], name: c, port: /dev/c}
+"""
+    )
+    meters = load(tmp_path, text).meters
+    assert [(one.name, one.port, one.interval_s) for one in meters] == [
+        ("a", "/dev/a", 300), ("b", "/dev/b", 3600), ("c", "/dev/c", 3600),
+    ]  # fmt: skip
+    assert faults(tmp_path, text.replace(", port: /dev/c", "")) == [
+        "config.yaml:14: meters[3].port: '/dev/b' is used by another meter"
+    ]
+    assert faults(tmp_path, text.replace("<<: *first", "<<: 5")) == [
+        "config.yaml:9: meters[2].parameters: required, but missing; expected a list of parameter "
+        "names, register numbers, or `all`",
+        "config.yaml:11: meters[2].<<: expected keys to merge, such as <<: *other",
+    ]
+
+
+def test_an_empty_section_is_as_none_and_said(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL + "web:\nprices:\nhistory: {}\n")
+    assert config.web is None
+    assert [warning.partition(": ")[2] for warning in config.warnings] == [
+        f"{name}: is empty, which is the same as leaving it out"
+        for name in ("history", "web", "prices")
+    ]
+
+
+def test_prices_are_a_section_of_their_own_or_of_the_page(tmp_path: Path) -> None:
+    prices = "prices: [{since: 2026-01-01, price: 38.50, per: GJ}]\n"
+    own = load(tmp_path, MINIMAL + prices + "currency: DKK\n")
+    page = load(tmp_path, f"{MINIMAL}web:\n  currency: DKK\n  {prices}")
+    assert own.prices == page.prices != ()
+    assert own.currency == page.currency == "DKK"
+    assert faults(tmp_path, f"{MINIMAL}{prices}web:\n  {prices}") == [
+        "config.yaml:10: web.prices: give either prices, or web.prices, not both"
     ]
 
 

@@ -16,7 +16,7 @@ from fuzz.targets import TARGETS
 from kamstrup_mqtt import MeterIdentity, MeterSession, Reading, Readout
 from kamstrup_mqtt.catalog import REGISTERS
 from kamstrup_mqtt.cli.show import explain, explanation_text, readout_json
-from kamstrup_mqtt.consumption import BYS, Archive
+from kamstrup_mqtt.consumption import BYS, Archive, Price
 from kamstrup_mqtt.consumption.exchange import to_json_line
 from kamstrup_mqtt.kmp import (
     Frame,
@@ -32,7 +32,6 @@ from kamstrup_mqtt.readout.capture import read_capture
 from kamstrup_mqtt.simulator import Fault, Reaction, SimulatedMeter, serve_tcp
 from kamstrup_mqtt.store import History, Stored
 from kamstrup_mqtt.web.figures import efficiency, latest, series
-from kamstrup_mqtt.web.settings import Price
 
 from .conftest import free_port, kamstrup_mqtt
 from .gateway import Background, Broker, next_of, stop, watching

@@ -379,8 +379,8 @@ def test_a_page_that_is_not_safe_is_no_configuration(tmp_path: Path, web: str, s
 
 
 def test_costs_follow_the_price_of_the_day(tmp_path: Path) -> None:
+    from kamstrup_mqtt.consumption import Price
     from kamstrup_mqtt.web.figures import series
-    from kamstrup_mqtt.web.settings import Price
 
     path = config_of(tmp_path, "/dev/ttyUSB0", "{}")
     asyncio.run(fill(path, 9))

@@ -67,6 +67,14 @@ def check_meters(source: Source, expected: Mapping[str, str]) -> None:
             seen.add(value)
 
 
+def check_prices(source: Source) -> None:
+    """Prices are given once, in a section of their own or, as ever, in that of the page."""
+    page = source.section("web")
+    for key in ("prices", "currency"):
+        if key in page and key in source.data:
+            source.fault(("web", key), f"give either {key}, or web.{key}, not both")
+
+
 def check_schedules(source: Source) -> None:
     """Every meter has either an interval or moments."""
     places = list(_meters(source))

@@ -15,10 +15,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kamstrup_mqtt.catalog import ALL, register_number, register_numbers
+from kamstrup_mqtt.consumption import CURRENCY, Price
 from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.gateway.checks import (
     check_broker,
     check_meters,
+    check_prices,
     check_schedules,
     clean_texts,
     is_true,
@@ -33,7 +35,7 @@ from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.quantities import INTERVAL, interval_seconds, keep_seconds, size_bytes
 from kamstrup_mqtt.store import MAX_BYTES
 from kamstrup_mqtt.web.peers import is_local, parse_network
-from kamstrup_mqtt.web.settings import Price, WebSettings
+from kamstrup_mqtt.web.settings import WebSettings
 
 _LONGEST_EXPRESSION = 1000  # characters of a cron expression; nobody means more
 _gap = lru_cache(longest_gap)  # many meters have one expression
@@ -161,6 +163,8 @@ class _File(_Section):
     )
     history: _History = Field(default=_History(), description="a section")
     web: WebSettings | None = Field(default=None, description="a section")
+    prices: list[Price] = Field(default=[], description="a list of since, price and per")
+    currency: str | None = Field(default=None, max_length=8, description="such as EUR or DKK")
     log: LogSettings = Field(default=LogSettings(), description="a section")
 
 
@@ -173,10 +177,11 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "homeassistant": HomeAssistantSettings,
     "history": _History,
     "web": WebSettings,
+    "prices": Price,
     "log": LogSettings,
 }
-KNOWN_KEYS = frozenset(_SECTIONS).union(
-    Price.model_fields, *(model.model_fields for model in _SECTIONS.values())
+KNOWN_KEYS = frozenset(_File.model_fields).union(
+    *(model.model_fields for model in _SECTIONS.values())
 )
 
 
@@ -198,6 +203,8 @@ class Config:
     history: HistoryConfig
     homeassistant: HomeAssistantSettings = field(default_factory=HomeAssistantSettings)
     web: WebSettings | None = None
+    prices: tuple[Price, ...] = ()
+    currency: str = CURRENCY
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     path: Path | None = None
@@ -209,7 +216,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     Args:
         path: the YAML file; paths inside it are relative to its folder.
         environment: variables, by default those of this process; `KAMSTRUP_MQTT__PASSWORD` sets
-            `mqtt.password`.
+            `mqtt.password`, and `KAMSTRUP_METERS` all meters, as in YAML.
 
     Raises:
         ConfigError: with all faults at once.
@@ -221,11 +228,12 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
         raise ConfigError(source.faults)
     variables = os.environ if environment is None else environment
     source.read_environment(variables)
-    _drop_empty(source)
+    empty = _drop_empty(source)
     clean_texts(source)
     check_meters(source, {key: one.description or "" for key, one in _File.model_fields.items()})
     check_schedules(source)
     check_broker(source)
+    check_prices(source)
     history_path = _history_path(source.path, variables)
     check_files(source, history_path)
     try:
@@ -252,9 +260,11 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
         _meters(content),
         history,
         content.homeassistant,
-        content.web,
+        page,
+        tuple(content.prices or (page.prices if page else ())),
+        content.currency or (page and page.currency) or CURRENCY,
         content.log,
-        (*_warnings(source), *_open_to_all(content.web)),
+        (*empty, *_warnings(source), *_open_to_all(content.web)),
         path,
     )
 
@@ -289,15 +299,18 @@ def _history_path(config: Path, variables: Mapping[str, str]) -> Path:
     return Path(folder) / "history.db" if folder else config.with_suffix(".history.db")
 
 
-def _drop_empty(source: Source) -> None:
-    """A known key without a value counts as not given."""
-    data = source.data
-    for name, model in _SECTIONS.items():
+def _drop_empty(source: Source) -> list[str]:
+    """What has no value counts as not given; gives a warning for each such section."""
+    warnings = []
+    for name in _File.model_fields:
         content = source.section(name)
-        for key in [key for key in model.model_fields if key in content and content[key] is None]:
+        fields = _SECTIONS[name].model_fields if name in _SECTIONS else {}
+        for key in [key for key in fields if key in content and content[key] is None]:
             del content[key]
-        if name in data and data[name] is None:
-            del data[name]
+        if name in source.data and source.data[name] in (None, {}):
+            warnings.append(source.told((name,), "is empty, which is the same as leaving it out"))
+            del source.data[name]
+    return warnings
 
 
 def _warnings(source: Source) -> tuple[str, ...]:

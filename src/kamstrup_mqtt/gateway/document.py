@@ -14,6 +14,7 @@ MOST_VALUES = 100_000
 DEEPEST = 32
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is five times as fast
+_MERGE = "<<"
 _EMPTY = ("", "~", "null", "Null", "NULL")
 
 
@@ -88,6 +89,7 @@ class Document:
 
     def _mapping(self, path: KeyPath) -> dict[str, object]:
         content: dict[str, object] = {}
+        merged: list[object] = []
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             line = _line(event)
             key = None
@@ -97,12 +99,23 @@ class Document:
                 self._value(event, (*path, "?"))
                 self.faults.append(((*path, "?"), "expected a word as key"))
                 self._value(next(self._events), (*path, "?"))
+            elif key == _MERGE:
+                self.lines[(*path, key)] = line
+                value = self._value(next(self._events), (*path, key))
+                merged += value if isinstance(value, list) else [value]
             elif key in content:
                 self.faults.append(((*path, key), f"given again in line {line}; keep one of them"))
                 self._value(next(self._events), (*path, key))
             else:
                 self.lines[(*path, key)] = line
                 content[key] = self._value(next(self._events), (*path, key))
+        for one in merged:  # what is given here, or by an earlier one, is not given by a later one
+            if isinstance(one, dict):
+                content = copy.deepcopy(one) | content
+            elif one is not None:
+                self.faults.append(((*path, _MERGE), "expected keys to merge, such as <<: *other"))
+        for key in content:
+            self.lines.setdefault((*path, key), self.lines.get((*path, _MERGE), 1))
         return content
 
     def _referred(self, anchor: str, path: KeyPath, line: int) -> object:

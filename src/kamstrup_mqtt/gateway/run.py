@@ -105,6 +105,8 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
                 history,
                 statuses,
                 names,
+                config.prices,
+                config.currency,
                 complaints,
                 connected=lambda: output.connected,
                 backlog=output.backlog,

@@ -20,6 +20,8 @@ MOST_FAULTS = 100  # that are told; nobody mends more at once
 _MOST_BYTES = 1_000_000
 _LONGEST_KEY = 60
 _LONGEST_MESSAGE = 500
+_SECRET = "password"  # noqa: S105 - the key whose value is never taken for YAML
+_WHOLE = ("meters", "prices", "currency")  # no sections of keys, and given as in KAMSTRUP_METERS
 _LAST = 1 << 30  # behind every line of the file
 
 
@@ -58,20 +60,27 @@ class Source:
 
     def fault(self, key: KeyPath, message: str) -> None:
         """Note a fault of `key`, or of the nearest part of it that is in the file."""
+        line, _ = self._place(key)
+        self._faults.append((line, self.told(key, message)))
+
+    def told(self, key: KeyPath, message: str) -> str:
+        """What is to be said of `key`, with the place where it is given."""
         parts = (f"[{p + 1}]" if isinstance(p, int) else f".{p[:_LONGEST_KEY]}" for p in key)
-        name = printable("".join(parts).lstrip("."))
+        line, variable = self._place(key)
         message = printable(message, _LONGEST_MESSAGE)
+        if variable:
+            return f"environment variable {printable(variable)}: {message}"
+        words = printable(f"{self.path}:{line}"), printable("".join(parts).lstrip(".")), message
+        return ": ".join(filter(None, words))
+
+    def _place(self, key: KeyPath) -> tuple[int, str]:
+        """The line of `key` or the nearest part of it, or the variable that gives it."""
         for length in range(len(key), 0, -1):
             if variable := self._variables.get(key[:length]):
-                text = f"environment variable {printable(variable)}: {message}"
-                self._faults.append((_LAST, text))
-                return
+                return _LAST, variable
             if line := self._lines.get(key[:length]):
-                break
-        else:
-            line = 1
-        place = f"{self.path}:{line}"
-        self._faults.append((line, ": ".join(filter(None, (printable(place), name, message)))))
+                return line, ""
+        return 1, ""
 
     def read_file(self) -> None:
         """Read the file; what is wrong with it as a whole becomes a fault without a key."""
@@ -94,14 +103,38 @@ class Source:
         """Put variables like KAMSTRUP_MQTT__PASSWORD over what the file says."""
         for name, value in sorted(environment.items()):
             section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
-            if not name.startswith(ENVIRONMENT_PREFIX) or not separator:
-                continue
             section, key = printable(section.lower()), printable(key.lower())
-            self._variables[section, key] = name
+            if not name.startswith(ENVIRONMENT_PREFIX) or not (separator or section in _WHOLE):
+                continue
+            if not separator:
+                self._over((section,), name)
+                self.data[section] = self._unfolded(value, (section,))
+                continue
+            self._over((section, key), name)
             if self.data.get(section) is None:
                 self._variables[(section,)] = name
                 self.data[section] = {}
-            self.section(section)[key] = value
+            self.section(section)[key] = (
+                value if key == _SECRET else self._unfolded(value, (section, key))
+            )
+
+    def _over(self, key: KeyPath, variable: str) -> None:
+        """Take it that a variable gives `key`, and nothing in it comes from the file."""
+        self._variables[key] = variable
+        self._lines = {k: line for k, line in self._lines.items() if k[: len(key)] != key}
+
+    def _unfolded(self, value: str, key: KeyPath) -> object:
+        """A list or section in YAML, such as [energy, volume]; any other text as it is."""
+        if not value.lstrip().startswith(("[", "{")):
+            return value
+        try:
+            document = Document(value)
+        except (TooMuch, yaml.YAMLError, ValueError, OverflowError):
+            self.fault(key, "is not valid YAML; expected such as [energy, volume]")
+            return None
+        for place, message in document.faults:
+            self.fault((*key, *place), message)
+        return document.data
 
     def _text(self) -> str:
         content = contents(self.path, _MOST_BYTES + 1)

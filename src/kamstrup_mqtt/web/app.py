@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kamstrup_mqtt.catalog import register_number
-from kamstrup_mqtt.consumption import BYS, Archive, By, local_zone
+from kamstrup_mqtt.consumption import BYS, Archive, By, Price, local_zone
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import MeterStatus
@@ -55,6 +55,8 @@ class House:
         history: for the latest readouts as they come.
         statuses: how the meters are doing.
         names: the configured names.
+        prices: what heat costs.
+        currency: of the prices.
         complaints: what is wrong with the gateway, one line each.
         connected: whether the broker is connected.
         backlog: how many readouts wait for the broker.
@@ -66,6 +68,8 @@ class House:
     history: History
     statuses: Board[MeterStatus]
     names: Sequence[str]
+    prices: Sequence[Price]
+    currency: str
     complaints: Callable[[], list[str]]
     connected: Callable[[], bool]
     backlog: Callable[[], Awaitable[int]]
@@ -128,10 +132,8 @@ class _Pages:
                     "current": is_current,
                 }
             )
-        settings = self._house.settings
-        return JSONResponse(
-            {"meters": found, "currency": settings.currency if settings.prices else None}
-        )
+        house = self._house
+        return JSONResponse({"meters": found, "currency": house.currency if house.prices else None})
 
     async def latest(self, request: Request) -> Response:
         name, wanted = await self._meter(request)
@@ -148,7 +150,7 @@ class _Pages:
         register = register_number(request.query_params.get("parameter") or "energy")
         step = _by(request, "reading")
         begin, end = self._span(request, step)
-        prices = self._house.settings.prices
+        prices = self._house.prices
         return JSONResponse(
             await self._read(
                 lambda archive: figures.series(

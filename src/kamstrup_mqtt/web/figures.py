@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal, localcontext
+from decimal import Decimal
 
-from kamstrup_mqtt.catalog import FINE_REGISTERS, GJ, REGISTERS, register_name
-from kamstrup_mqtt.consumption import Archive, By, Consumption
+from kamstrup_mqtt.catalog import FINE_REGISTERS, REGISTERS, register_name
+from kamstrup_mqtt.consumption import Archive, By, Price, costs
 from kamstrup_mqtt.kmp import EXACT
 from kamstrup_mqtt.readout import Readout
-from kamstrup_mqtt.web.settings import Price
 
 ENERGY, VOLUME, E8, E9 = 60, 68, 97, 110  # the last two are volume times temperature
 _TENTH, _CENT, _MILLI = Decimal("0.1"), Decimal("0.01"), Decimal("0.001")
@@ -58,7 +57,7 @@ def series(
             ],
         }
     unit, total = archive.used(meter, register, begin, end, by)
-    costs = _costs(total, unit, prices) if register == ENERGY else {}
+    found = costs(total, unit, prices) if register == ENERGY else {}
     return head | {
         "unit": unit,
         "kind": "used",
@@ -68,7 +67,7 @@ def series(
                 "value": None if period.used is None else f"{period.used:f}",
                 "complete": period.complete,
             }
-            | ({"cost": f"{costs[index]:f}"} if index in costs else {})
+            | ({"cost": f"{found[index]:f}"} if index in found else {})
             for index, period in enumerate(total.periods)
         ],
         "gaps": [
@@ -76,19 +75,6 @@ def series(
             for gap in total.gaps
         ],
     }
-
-
-def _costs(total: Consumption, unit: str, prices: Sequence[Price]) -> dict[int, Decimal]:
-    """What periods cost, by their place, at the price of the day on which they begin."""
-    costs = {}
-    ordered = sorted(prices, key=lambda price: price.since)
-    for index, period in enumerate(total.periods):
-        valid = [price for price in ordered if price.since <= period.begin.date()]
-        if valid and period.used is not None and unit in GJ:
-            with localcontext(EXACT):
-                amount = period.used * GJ[unit] / GJ[valid[-1].per]
-                costs[index] = (amount * valid[-1].price).quantize(_CENT)
-    return costs
 
 
 def efficiency(archive: Archive, meter: str, begin: datetime, end: datetime, by: By) -> Json:

@@ -1,12 +1,11 @@
 """The section `web` of the configuration."""
 
-from datetime import date
-from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from kamstrup_mqtt.consumption import Price
 from kamstrup_mqtt.web.access import is_hash
 from kamstrup_mqtt.web.hosts import host_name
 from kamstrup_mqtt.web.peers import parse_network
@@ -49,18 +48,6 @@ _Names = Annotated[
 ]
 
 
-class Price(BaseModel):
-    """What heat costs from a day on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    since: date = Field(description="a day such as 2026-01-01")
-    price: Decimal = Field(
-        ge=0, le=10**9, allow_inf_nan=False, description="a number from 0 to 1000000000"
-    )
-    per: Literal["GJ", "MWh", "kWh"] = Field(description="GJ, MWh or kWh")
-
-
 class WebSettings(BaseModel):
     """Where the page is, and who may see it. Descriptions say what is expected."""
 
@@ -78,7 +65,8 @@ class WebSettings(BaseModel):
     outdoor_topic: str | None = Field(
         default=None, pattern=r"^[^+#\x00]+$", description="a topic without the wildcards + and #"
     )
-    currency: str = Field(default="EUR", max_length=8, description="such as EUR or DKK")
+    # Read still, though they are sections of their own.
+    currency: str | None = Field(default=None, max_length=8, description="such as EUR or DKK")
     prices: list[Price] = Field(default=[], description="a list of since, price and per")
 
     @property
