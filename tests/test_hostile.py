@@ -154,10 +154,11 @@ class RegistersOnly(SimulatedMeter):
         if frame.command != 0x10:
             return Reaction()
         text = RegisterValue(1001, 54, 0x00, b"+/#")
-        is_asked = decode(frame) == GetRegisterRequest((1001,))
-        return (
-            Reaction(encode(GetRegisterAnswer((text,)))) if is_asked else super().react(frame, now)
-        )
+        request = decode(frame)
+        assert isinstance(request, GetRegisterRequest)
+        values = self.measure(tuple(one for one in request.registers if one != 1001))
+        said = (text,) if 1001 in request.registers else ()
+        return Reaction(encode(GetRegisterAnswer((*values, *said))))
 
 
 @virtual

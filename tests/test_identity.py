@@ -370,6 +370,43 @@ async def test_whoever_comes_and_goes_no_readout_has_two_meters(
     await session.close()
 
 
+class Closing(VirtualLink):
+    """Hangs up behind each answer, as some bridges do."""
+
+    async def open(self) -> None:
+        if self.meter.requests:  # type: ignore[attr-defined]
+            await self.close()
+        await super().open()
+
+
+@pytest.mark.parametrize("model", ["402", "603"])
+@pytest.mark.parametrize("parameters", [["energy"], "all"])
+@virtual
+async def test_a_line_that_closes_behind_each_answer_is_read(
+    model: str, parameters: list[str]
+) -> None:
+    meter = SimulatedMeter(model)
+    session = MeterSession(Closing(meter))
+    found = await session.read(parameters)
+    assert found.meter.serial == str(meter.serial)
+    assert set(found.missing.values()) <= {"not in this meter"}
+    await session.close()
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+@virtual
+async def test_a_meter_that_takes_the_place_of_another_is_noticed_without_any_total(
+    count: int,
+) -> None:
+    meter = SimulatedMeter(serial=1)
+    session = MeterSession(VirtualLink(meter))
+    parameters = ["power", "flow", "temp1", "temp2", "tempdiff", "info_code", "date"][:count]
+    for serial in (1, 2, 2, 3, 1):
+        meter.serial = serial
+        assert (await session.read(parameters)).meter.serial == str(serial)
+    await session.close()
+
+
 class Mute(SimulatedMeter):
     """Does not say who it is, from some time on."""
 

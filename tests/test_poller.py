@@ -254,7 +254,7 @@ async def test_a_doubtful_total_does_not_take_the_rest_of_the_readout_with_it(
     async with running(tmp_path, simulated, "energy", "power") as work:
         await work.readouts(1)
         simulated.factors = ["3"]
-        simulated.deaf_to = GetRegisterRequest((60,))
+        simulated.deaf_to = GetRegisterRequest((60, 1001))
         readouts = await work.requested()
         missing = work.status.missing
     assert [reading.name for reading in readouts[1]] == ["power"]
@@ -464,7 +464,7 @@ async def test_another_interval_is_told_in_one_line(
 @virtual
 async def test_a_meter_that_answers_no_registers_still_spends_the_budget(tmp_path: Path) -> None:
     simulated = Liar()
-    simulated.deaf_to = GetRegisterRequest((60, 99))
+    simulated.deaf_to = GetRegisterRequest((60, 99, 1001))
     async with running(
         tmp_path, simulated, "energy", interval_s=60, max_readings_per_day=10
     ) as work:

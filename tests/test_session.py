@@ -97,18 +97,24 @@ async def test_after_a_pause_it_is_asked_who_is_there() -> None:
     await opened.read(FOUR)
     opened.doubt_identity()
     assert (await opened.read(FOUR)).meter.serial == "1"
-    assert len(meter.requests) == 5
+    assert len(meter.requests) == 4  # the answer says whose it is
     meter.serial = 2
-    assert (await opened.read(FOUR)).meter.serial == "1"  # nothing raises a doubt
-    await opened.ping()  # but the cheapest question is who it is
     readout = await opened.read(FOUR)
     assert readout.meter.serial == "2"
     assert readout.meter.type_code == "0402"
+    count = len(meter.requests)
     meter.serial = 3
-    await asyncio.sleep(299)
-    assert (await opened.read(FOUR)).meter.serial == "2"
-    await asyncio.sleep(301)
-    assert (await opened.read(FOUR)).meter.serial == "3"
+    full = [*FOUR, "power", "flow", "temp1xm3", "temp2xm3"]  # no room in it for one more register
+    assert (await opened.read(full)).meter.serial == "2"  # nothing raises a doubt
+    assert len(meter.requests) == count + 1
+    await opened.ping()  # but the cheapest question is who it is
+    assert (await opened.read(full)).meter.serial == "3"
+    meter.serial = 4
+    for _ in range(2):
+        await asyncio.sleep(149)
+        assert (await opened.read(full)).meter.serial == "3"
+    await asyncio.sleep(5)
+    assert (await opened.read(full)).meter.serial == "4"
 
 
 class TaciturnMeter(SimulatedMeter):
@@ -126,7 +132,7 @@ async def test_a_meter_that_only_answers_registers_is_identified_by_its_register
         readout = await opened.read(FOUR)
         assert len(readout) == 4
         assert readout.meter == MeterIdentity("71343479")
-    assert asked(meter) == [(60, 68, 86, 87), (1001,), *[(60, 68, 86, 87)] * 3]
+    assert asked(meter) == [(60, 68, 86, 87, 1001)] * 4
 
 
 @pytest.mark.parametrize(("model", "unit"), [("402", "GJ"), ("403", "MWh"), ("603", "kWh")])
@@ -167,9 +173,9 @@ async def test_a_register_the_meter_lacks_is_missing_and_the_rest_is_read() -> N
     assert [reading.name for reading in readout] == ["energy"]
     assert readout.missing == dict.fromkeys(["energy_high_res", "0x4321"], "not in this meter")
     # Asked once and repeated twice, both in one telegram, and then left alone.
-    assert asked(meter) == [(266, 60, 0x4321), (266, 0x4321), (266, 0x4321)]
+    assert asked(meter) == [(266, 60, 0x4321, 1001), (266, 0x4321, 1001), (266, 0x4321, 1001)]
     again = await opened.read(["energy_high_res", "energy", "0x4321"])
-    assert asked(meter)[3:] == [(60,)]
+    assert asked(meter)[3:] == [(60, 1001)]
     assert again.missing == readout.missing
     nothing = await opened.read(["energy_high_res"])
     assert len(nothing) == 0

@@ -1,15 +1,19 @@
 """Who is on the line: the serial number and the type of a meter, asked for as rarely as is safe.
 
-On another connection there may be another meter. After a pause, or when somebody doubts it, there
-may be one on the same connection too.
+On another connection there may be another meter, and after a while on the same one too. A telegram
+with room for one more register asks for the serial number along with the others, so that its answer
+says whose it is; where there is no room, or no such register, it is asked for by itself.
 """
 
+import asyncio
 from dataclasses import replace
 from typing import Protocol
 
 from kamstrup_mqtt.catalog import model_of_type
 from kamstrup_mqtt.errors import NoAnswerError, PortError, TelegramError
 from kamstrup_mqtt.kmp import (
+    MAX_REGISTERS,
+    GetRegisterAnswer,
     GetRegisterRequest,
     GetSerialNoRequest,
     GetTypeRequest,
@@ -20,8 +24,9 @@ from kamstrup_mqtt.meter.transaction import AnswerT
 from kamstrup_mqtt.readout import MeterIdentity
 
 LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
+SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 
-_SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
+_HOLDS_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter time
 _TYPE_TRIES = 3  # readouts in which the type is asked for
 
 
@@ -33,14 +38,21 @@ class Ask(Protocol):
 
 
 class Identification:
-    """The meter that was met last on a connection; `is_sure` while it is surely still there."""
+    """The meter that was met last on a connection."""
 
     def __init__(self) -> None:
         self.meter = MeterIdentity()
         self.connection = 0
-        self.is_sure = False
-        self._by_register: bool | None = None  # how this meter tells its serial number, if known
+        self._told_at: float | None = None  # the loop's time at which it last said who it is
+        self._tells_along = True  # whether it may be asked along with other registers
+        self._by_register: bool | None = None  # how it tells it when asked by itself, if known
         self._type_tries = 0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether `meter` is surely there still."""
+        now = asyncio.get_running_loop().time()
+        return self._told_at is not None and now - self._told_at < _HOLDS_S
 
     @property
     def sure_meter(self) -> MeterIdentity:
@@ -52,20 +64,47 @@ class Identification:
         if connection != self.connection:
             self.connection = connection
             self._meet(MeterIdentity())
-            self.is_sure = False
+            self._told_at, self._tells_along = None, True
 
     def doubt(self) -> None:
         """Take it that there may be another meter on the same connection."""
-        self.is_sure = False
+        self._told_at = None
 
-    def hear(self, serial: str) -> None:
-        """Note a serial number that somebody else asked for."""
-        self.is_sure = self.is_sure and serial == self.meter.serial
+    def hear(self, serial: str) -> bool:
+        """Take note of a serial number; whether it is that of the meter that was met."""
+        if self.meter.serial is None:
+            self._meet(MeterIdentity(serial))
+        elif serial != self.meter.serial:
+            self._told_at = None
+            return False
+        self._told_at = asyncio.get_running_loop().time()
+        return True
 
     def recognize(self, meter: MeterIdentity) -> None:
         """Take over what was known, on an earlier connection, of the meter that is there."""
         if meter.serial == self.meter.serial:
             self.meter = meter
+
+    def along(self, registers: tuple[int, ...]) -> tuple[int, ...]:
+        """What to ask along with `registers`, so that the answer says whose it is."""
+        has_room = len(registers) < MAX_REGISTERS and SERIAL_NUMBER not in registers
+        return (SERIAL_NUMBER,) if has_room and self._tells_along else ()
+
+    def will_be_told(self, count: int) -> bool:
+        """Whether an answer of so many registers, in full telegrams, is going to say who it is."""
+        return self._tells_along and self.meter.serial is not None and count % MAX_REGISTERS > 0
+
+    def hear_along(self, answer: GetRegisterAnswer) -> bool:
+        """Take note of what an answer says of whose it is; False when that is another meter."""
+        serial = _serial_in(answer)
+        if serial is None:
+            self._tells_along = False
+            return True
+        return self.hear(serial)
+
+    def ask_less(self) -> None:
+        """Ask nothing along any more: that may be what a telegram fails for."""
+        self._tells_along = False
 
     async def ask_serial(self, ask: Ask, *, has_answered: bool) -> None:
         """Ask for the serial number, unless we are sure; another one is believed when said twice.
@@ -89,7 +128,7 @@ class Identification:
         self._by_register = by_register
         if serial != self.meter.serial:
             self._meet(MeterIdentity(serial))
-        self.is_sure = True
+        self.hear(serial)
 
     async def ask_type(self, ask: Ask) -> None:
         """Ask for the type, until it is told or the meter seems not to have it."""
@@ -117,6 +156,12 @@ class Identification:
 async def _serial(ask: Ask, *, by_register: bool) -> str | None:
     if not by_register:
         return str((await ask(GetSerialNoRequest())).serial)
-    answer = await ask(GetRegisterRequest((_SERIAL_NUMBER,)))
-    told = format_value(answer.values[0].value) if answer.values else ""
-    return told if told.isdecimal() else None
+    return _serial_in(await ask(GetRegisterRequest((SERIAL_NUMBER,))))
+
+
+def _serial_in(answer: GetRegisterAnswer) -> str | None:
+    """The serial number in an answer, if it has one."""
+    for value in answer.values:
+        if value.register == SERIAL_NUMBER and (told := format_value(value.value)).isdecimal():
+            return told
+    return None

@@ -26,6 +26,10 @@ _CLOSE_DEADLINE_S = 1.0
 _SER2NET_BUSY = b"Port already in use"
 
 
+def _unheard(_direction: Direction, _data: bytes) -> None:
+    """Do nothing."""
+
+
 class Link:
     """An open or closed line to `port`; half duplex, one user at a time.
 
@@ -37,9 +41,14 @@ class Link:
 
     def __init__(self, port: str, tap: Tap | None = None) -> None:
         self.port = port
-        self.tap: Tap = tap or (lambda _direction, _data: None)
+        self.tap: Tap = tap or _unheard
         self.connection = 0  # how often it was opened: who answers may be another meter each time
         self._serial: serialx.AsyncSerial | None = None
+
+    @property
+    def is_tapped(self) -> bool:
+        """Whether somebody hears what passes."""
+        return self.tap is not _unheard
 
     @property
     def is_open(self) -> bool:

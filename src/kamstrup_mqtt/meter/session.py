@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from kamstrup_mqtt.catalog import register_name, register_numbers, unit_symbol
 from kamstrup_mqtt.errors import (
@@ -22,12 +22,12 @@ from kamstrup_mqtt.errors import (
 )
 from kamstrup_mqtt.kmp import (
     MAX_REGISTERS,
-    GetRegisterAnswer,
     GetRegisterRequest,
     GetSerialNoRequest,
+    RegisterValue,
     Request,
 )
-from kamstrup_mqtt.meter.identification import LINE_FAULTS, Identification
+from kamstrup_mqtt.meter.identification import LINE_FAULTS, SERIAL_NUMBER, Identification
 from kamstrup_mqtt.meter.link import Link, Tap
 from kamstrup_mqtt.meter.transaction import AnswerT, Transactions
 from kamstrup_mqtt.readout import NOT_IN_METER, Clock, Lacking, MeterIdentity, Now, Reading, Readout
@@ -39,7 +39,6 @@ RETRIES = 2
 GIVE_UP_UNHEARD = 6
 GIVE_UP_HEARD = 9
 GIVE_UP_SILENT = 2  # a meter that was silent last time is not hammered: one try of each question
-_STRANGER_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter pause
 LACKING_S = 7 * 86400.0  # how long a register the meter left out is not asked for again
 
 _log = logging.getLogger(__name__)
@@ -47,6 +46,20 @@ _log = logging.getLogger(__name__)
 
 class _AnotherMeterError(Exception):
     """Another meter than the one whose readings there are, or perhaps another one, answers."""
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """The readings of a readout under way, which are all of one meter."""
+
+    connection: int  # on which that meter is
+    meter: MeterIdentity | None = None  # None before the first reading
+    readings: dict[int, Reading] = field(default_factory=dict)
+    lost: list[int] = field(default_factory=list)  # registers of which no answer came
+
+    def unread(self, registers: Iterable[int]) -> list[int]:
+        """Those of `registers` that are neither read nor lost."""
+        return [r for r in registers if r not in self.readings and r not in self.lost]
 
 
 class MeterSession:
@@ -66,8 +79,6 @@ class MeterSession:
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
         self._who = Identification()
         self._silent = False  # whether the last readout heard nothing
-        self._read_from: MeterIdentity | None = None  # whose readings the readout under way has
-        self._read_on = 0  # the connection on which that meter is
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
         self._heard = False  # whether the meter answered in the readout under way
@@ -139,11 +150,12 @@ class MeterSession:
         """Close the line."""
         await self._link.close()
 
-    async def read(self, parameters: Iterable[str | int]) -> Readout:
+    async def read(self, parameters: Iterable[str | int], *, anew: bool = False) -> Readout:
         """Read parameters in as few telegrams as the meter allows.
 
         Args:
             parameters: names in any case, register numbers, or `all`.
+            anew: ask also for what the meter did not have lately.
 
         Returns:
             What was read. A register that the meter does not have, or that could not be read while
@@ -163,10 +175,8 @@ class MeterSession:
             raise UsageError("no parameters to read: name at least one, or `all`")
         async with self._lock:
             await self._begin()
-            if self.idle_s >= _STRANGER_S:
-                self._who.doubt()
             try:
-                readout = await self._read_one_meter(registers)
+                readout = await self._read_one_meter(registers, anew=anew)
             except NoAnswerError:
                 # A peer that vanished without a word looks the same, and who answers next may be
                 # another meter: begin anew.
@@ -181,55 +191,54 @@ class MeterSession:
         self._faults, self._failed_tries, self._heard = [], 0, False
         await self.open()
 
-    async def _read_one_meter(self, registers: tuple[int, ...]) -> Readout:
-        """A readout of one meter, begun anew where another one answers after a hang-up amid it."""
+    async def _read_one_meter(self, registers: tuple[int, ...], *, anew: bool) -> Readout:
+        """A readout of one meter, begun anew where another one answers amid it."""
+        if self._link.is_tapped or not self._who.will_be_told(len(registers)):
+            await self._ask_serial()
         for _ in range(1 + RETRIES):
-            self._read_from = None
             with contextlib.suppress(_AnotherMeterError):
-                return await self._read(registers)
-        raise PortError(
-            f"{self._link.port} hung up amid each reading: see what is on the other side",
-            "port_missing",
-        )
+                return await self._read(registers, anew=anew)
+            await self._ask_serial()
+        raise self._hung_up()
 
-    async def _read(self, registers: tuple[int, ...]) -> Readout:
-        await self._ask_serial()
-        self._read_on = self._who.connection
-        started, readings = self._clock().moment, dict[int, Reading]()
-        absent = [r for r in registers if r in self._known_lacking]
-        lost = await self._collect([r for r in registers if r not in absent], readings)
-        left_out = [r for r in registers if r not in readings and r not in lost + absent]
+    async def _read(self, registers: tuple[int, ...], *, anew: bool) -> Readout:
+        started = self._clock().moment
+        absent = [] if anew else [r for r in registers if r in self._known_lacking]
+        asked = [r for r in registers if r not in absent]
+        gathered = _Gathering(self._who.connection)
+        await self._collect(asked, gathered)
+        left_out = gathered.unread(asked)
         in_vain = 0  # a register that two more answers leave out is not in this meter
         while left_out and in_vain < RETRIES:
-            known = len(readings)
-            lost += await self._collect(left_out, readings)
-            left_out = [r for r in left_out if r not in readings and r not in lost]
-            in_vain = 0 if len(readings) > known else in_vain + 1
+            known = len(gathered.readings)
+            await self._collect(left_out, gathered)
+            left_out = gathered.unread(asked)
+            in_vain = 0 if len(gathered.readings) > known else in_vain + 1
         if self._faults and not self._heard:
             raise self._verdict()
         await self._ask_serial()
         await self._who.ask_type(self._ask_once)
-        meter = self._read_from or MeterIdentity()
-        if self._read_on == self._who.connection:
+        meter = gathered.meter or MeterIdentity()
+        if gathered.connection == self._who.connection:
             meter = self._who.sure_meter
-        if readings:  # a meter that leaves out everything has lost more than registers
+        if gathered.readings:  # a meter that leaves out everything has lost more than registers
             self._note_lacking(meter, left_out)
         reasons = dict.fromkeys(left_out + absent, NOT_IN_METER)
-        if lost:
-            reasons |= dict.fromkeys(lost, _reason(self._verdict()))
-            if not readings:
+        if gathered.lost:
+            reasons |= dict.fromkeys(gathered.lost, _reason(self._verdict()))
+            if not gathered.readings:
                 raise self._verdict()
         return Readout(
             meter,
             started,
-            {r: readings[r] for r in registers if r in readings},
+            {r: gathered.readings[r] for r in registers if r in gathered.readings},
             {register_name(r): reasons[r] for r in registers if r in reasons},
         )
 
     @property
     def _known_lacking(self) -> set[int]:
         """The registers that this meter left out in the last days."""
-        meter = self._who.sure_meter
+        meter = self._who.meter
         now = self._clock().wall
         return {
             register
@@ -250,8 +259,8 @@ class MeterSession:
         if self.identity.serial:
             self.lacking.pop(("", ""), None)
 
-    async def _collect(self, registers: list[int], readings: dict[int, Reading]) -> list[int]:
-        """Ask for `registers`, add what came to `readings`, and return those that got no answer.
+    async def _collect(self, registers: list[int], gathered: _Gathering) -> None:
+        """Ask for `registers`, and gather what comes, and those that got no answer.
 
         A telegram that fails although the meter answers others is asked for in halves: a shorter
         one gets through more noise, and a register that upsets a meter costs only itself.
@@ -259,59 +268,78 @@ class MeterSession:
         batches = [
             registers[i : i + MAX_REGISTERS] for i in range(0, len(registers), MAX_REGISTERS)
         ]
-        lost: list[int] = []
         while batches:
             batch = batches.pop(0)
             try:
-                answer = await self._ask_registers(tuple(batch))
+                values = await self._ask_registers(tuple(batch), gathered)
             except LINE_FAULTS:
                 if len(batch) > 1 and self._heard and not self._hopeless:
                     middle = len(batch) // 2
                     batches[:0] = [batch[:middle], batch[middle:]]
                 else:
-                    lost += batch
+                    gathered.lost += batch
                 continue
-            for value in answer.values:
-                readings[value.register] = Reading(
+            for value in values:
+                gathered.readings[value.register] = Reading(
                     value.register,
                     register_name(value.register),
                     value.value,
                     unit_symbol(value.unit),
                 )
-        return lost
 
-    async def _ask_registers(self, registers: tuple[int, ...]) -> GetRegisterAnswer:
-        """What the meter says that gave the other readings of the readout under way.
-
-        An answer on another connection is believed when the same meter is there.
-        """
+    async def _ask_registers(
+        self, registers: tuple[int, ...], gathered: _Gathering
+    ) -> list[RegisterValue]:
+        """What the meter says that gave what is gathered."""
         for _ in range(1 + RETRIES):
-            answer = await self._ask(GetRegisterRequest(registers))
-            connection = self._who.connection
-            if connection != self._read_on:
-                await self._ask_serial()
-                if connection != self._who.connection:
-                    continue  # it hung up again, and so nobody knows whose answer that was
-                if self._read_from is not None:
-                    self._check_same(self._read_from)
-                self._read_on = connection
-            if self._read_from is None:
-                self._read_from = self._who.sure_meter
-            return answer
-        raise self._verdict()
+            # A capture leaves nothing of a damaged answer that may hold a serial number.
+            along = () if self._link.is_tapped else self._who.along(registers)
+            try:
+                answer = await self._ask(GetRegisterRequest(registers + along))
+            except LINE_FAULTS:
+                if along:
+                    self._who.ask_less()
+                raise
+            is_another = SERIAL_NUMBER in registers + along and not self._who.hear_along(answer)
+            if await self._is_theirs(gathered, is_another=is_another):
+                return [value for value in answer.values if value.register in registers]
+        fault = self._hung_up()
+        self._fail(fault)
+        raise fault
 
-    def _check_same(self, before: MeterIdentity) -> None:
-        """Raise unless the meter from before is there."""
-        if not self._who.is_sure:
-            fault = PortError(
-                f"{self._link.port} hung up, and what is there now does not say who it is",
-                "port_missing",
-            )
-            self._fail(fault)
-            raise fault
-        if None is before.serial or before.serial != self._who.meter.serial:
+    async def _is_theirs(self, gathered: _Gathering, *, is_another: bool) -> bool:
+        """Whether the answer that just came is of the meter that gave what is gathered.
+
+        False when nobody knows, for the line hung up behind it too.
+
+        Raises:
+            _AnotherMeterError: it is not, or not surely.
+            PortError: the line hung up, and the meter does not say who it is.
+
+        """
+        who, connection = self._who, self._who.connection
+        if connection != gathered.connection:
+            await self._ask_serial()
+            if connection != who.connection:
+                return False
+        if is_another:
             raise _AnotherMeterError
-        self._who.recognize(before)
+        if gathered.meter is not None and connection != gathered.connection:
+            if not who.is_sure:
+                fault = self._hung_up()
+                self._fail(fault)
+                raise fault
+            if None is gathered.meter.serial or gathered.meter.serial != who.meter.serial:
+                raise _AnotherMeterError
+            who.recognize(gathered.meter)
+        gathered.meter, gathered.connection = who.sure_meter, connection
+        return True
+
+    def _hung_up(self) -> PortError:
+        return PortError(
+            f"{self._link.port} hung up amid each reading: see what is on the other side",
+            "port_missing",
+        )
 
     async def _ask(self, request: Request[AnswerT]) -> AnswerT:
         """The answer to `request`, asked for again up to `RETRIES` times."""

@@ -63,13 +63,11 @@ class Acquisition:
             KamstrupError: of the session, when nothing was read.
 
         """
-        take = self._take_some if registers else self._take_all
-        readout = await take(registers)
-        if readout.meter.is_other_than(
-            self._meter
-        ):  # and what was asked for was what another one left open
+        readout = await self._take(registers)
+        if readout.meter.is_other_than(self._meter):
+            # What was asked for was perhaps what another meter had left open.
             self._meet(readout.meter)
-            readout = await take(registers)
+            readout = await self._take(registers)
         self._meet(readout.meter)
         return readout
 
@@ -84,10 +82,12 @@ class Acquisition:
         """Ask the cheapest question there is. Raises KamstrupError when no answer came."""
         await self._session.ping()
 
-    async def _take_some(self, registers: tuple[int, ...]) -> Readout:
-        return await self._believed(await self._session.read(registers))
+    async def _take(self, registers: tuple[int, ...]) -> Readout:
+        if registers:  # whoever names them may know that the meter has them by now
+            return await self._believed(await self._session.read(registers, anew=True))
+        return await self._take_all()
 
-    async def _take_all(self, _registers: tuple[int, ...]) -> Readout:
+    async def _take_all(self) -> Readout:
         await self._session.open()  # perhaps anew, and then nothing known holds any more
         if not self._cache.is_of((self._session.connection, self._session.identity.serial)):
             self._cache.forget()
@@ -101,7 +101,7 @@ class Acquisition:
         key = self._session.connection, readout.meter.serial
         if len(due) < len(registers) and not self._cache.is_of(key):  # it hung up amid it
             self._cache.forget()
-            return await self._take_all(registers)
+            return await self._take_all()
         if INFO_CODE in readout.readings:
             self.info_code, self._info_at = _number(readout, INFO_CODE), now.monotonic
         self.flowing = bool(_number(readout, FLOW))
@@ -123,6 +123,8 @@ class Acquisition:
                 repeated = await self._session.read(doubtful)
             if repeated.meter.is_other_than(self._meter):
                 return replace(readout, meter=repeated.meter)
+            if repeated.meter.serial != readout.meter.serial:  # who knows whose second word that is
+                repeated = replace(repeated, readings={})
             clock = self._clock().monotonic
             readout = self._plausibility.settle(readout, repeated, doubtful, clock)
         self._plausibility.accept(readout, self._clock().monotonic)
