@@ -44,6 +44,7 @@ class Identification:
         self.meter = MeterIdentity()
         self.connection = 0
         self._told_at: float | None = None  # the loop's time at which it last said who it is
+        self._other: str | None = None  # a serial number that was said once in place of its own
         self._tells_along = True  # whether it may be asked along with other registers
         self._by_register: bool | None = None  # how it tells it when asked by itself, if known
         self._type_tries = 0
@@ -71,11 +72,14 @@ class Identification:
         self._told_at = None
 
     def hear(self, serial: str) -> bool:
-        """Take note of a serial number; whether it is that of the meter that was met."""
-        if self.meter.serial is None:
+        """Take note of a serial number; whether it is that of the meter that was met.
+
+        Another one is believed when it is said twice.
+        """
+        if self.meter.serial is None or serial == self._other:
             self._meet(MeterIdentity(serial))
         elif serial != self.meter.serial:
-            self._told_at = None
+            self._told_at, self._other = None, serial
             return False
         self._told_at = asyncio.get_running_loop().time()
         return True
@@ -107,7 +111,7 @@ class Identification:
         self._tells_along = False
 
     async def ask_serial(self, ask: Ask, *, has_answered: bool) -> None:
-        """Ask for the serial number, unless we are sure; another one is believed when said twice.
+        """Ask for the serial number, unless we are sure.
 
         A meter that answers registers only is asked for it when it has answered some.
         """
@@ -116,19 +120,15 @@ class Identification:
         by_register = has_answered if self._by_register is None else self._by_register
         self._by_register = None
         try:
-            serial = await _serial(ask, by_register=by_register)
-            known = self.meter.serial
-            if serial is None or (
-                known not in (None, serial)
-                and await _serial(ask, by_register=by_register) != serial
-            ):
-                return
+            for _ in range(2):
+                serial = await _serial(ask, by_register=by_register)
+                if serial is None:
+                    return
+                self._by_register = by_register
+                if self.hear(serial):
+                    return
         except LINE_FAULTS:
             return
-        self._by_register = by_register
-        if serial != self.meter.serial:
-            self._meet(MeterIdentity(serial))
-        self.hear(serial)
 
     async def ask_type(self, ask: Ask) -> None:
         """Ask for the type, until it is told or the meter seems not to have it."""
@@ -150,6 +150,7 @@ class Identification:
 
     def _meet(self, meter: MeterIdentity) -> None:
         self.meter = meter
+        self._other = None
         self._type_tries = 0
 
 
