@@ -27,6 +27,7 @@ LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
 SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 
 _HOLDS_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter time
+_MOST_DIGITS = 10  # of 32 bits
 _TYPE_TRIES = 3  # readouts in which the type is asked for
 
 
@@ -163,6 +164,7 @@ async def _serial(ask: Ask, *, by_register: bool) -> str | None:
 def _serial_in(answer: GetRegisterAnswer) -> str | None:
     """The serial number in an answer, if it has one."""
     for value in answer.values:
-        if value.register == SERIAL_NUMBER and (told := format_value(value.value)).isdecimal():
-            return told
+        if value.register == SERIAL_NUMBER:
+            told = format_value(value.value)
+            return told if told.isdecimal() and len(told) <= _MOST_DIGITS else None
     return None

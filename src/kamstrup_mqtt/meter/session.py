@@ -127,8 +127,11 @@ class MeterSession:
         """
         async with self._lock:
             await self._begin()
-            answer = await self._transactions.exchange(GetSerialNoRequest())
-            self._move()
+            try:
+                answer = await self._ask_once(GetSerialNoRequest())
+            except KamstrupError:
+                self._who.doubt()  # the head may be on its way to another meter
+                raise
             self._who.hear(str(answer.serial))
 
     def doubt_identity(self) -> None:

@@ -14,13 +14,20 @@ from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
 from kamstrup_mqtt.errors import KamstrupError
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
 from kamstrup_mqtt.meter import MeterSession
-from kamstrup_mqtt.polling.cache import Cache
+from kamstrup_mqtt.polling.cache import Cache, Key
 from kamstrup_mqtt.polling.moments import HOUR_S
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.polling.validation import Plausibility
-from kamstrup_mqtt.readout import Clock, MeterIdentity, Now, Readout
+from kamstrup_mqtt.readout import Clock, Now, Readout
+
+MUTE_S = 300.0  # after which one that does not say who it is may be another one
+_TRIES = 3
 
 _log = logging.getLogger(__name__)
+
+
+class _AnotherMeterError(Exception):
+    """What was read is of another meter than what was read just before it."""
 
 
 class Acquisition:
@@ -44,7 +51,8 @@ class Acquisition:
         self._clock = clock
         self._cache = Cache(settings.registers, zone)
         self._plausibility = Plausibility()
-        self._meter = MeterIdentity()
+        self._key: Key = (0, None)  # of the last readout
+        self._full_at = -math.inf  # when everything was read last
         self._info_at = -math.inf
 
     def resume(self, last: Readout, now: Now) -> None:
@@ -63,53 +71,64 @@ class Acquisition:
             KamstrupError: of the session, when nothing was read.
 
         """
-        readout = await self._take(registers)
-        if readout.meter.is_other_than(self._meter):
-            # What was asked for was perhaps what another meter had left open.
-            self._meet(readout.meter)
-            readout = await self._take(registers)
-        self._meet(readout.meter)
-        return readout
+        for _ in range(_TRIES):
+            with contextlib.suppress(_AnotherMeterError):
+                if registers:  # whoever names them may know that the meter has them by now
+                    return await self._take_some(registers)
+                return await self._take_all()
+            self._forget_meter()
+        raise KamstrupError("another meter answers each time: see what is on the line")
 
-    def _meet(self, meter: MeterIdentity) -> None:
-        if meter.is_other_than(self._meter):
-            self._cache.forget()
+    def _forget_meter(self) -> None:
+        self._cache.forget()
+        self.info_code, self._info_at = None, -math.inf
+
+    def _note_whose(self, readout: Readout) -> Key:
+        """The key of a readout that just came; what is known of another meter is forgotten."""
+        key = self._session.connection, readout.meter.serial
+        (connection, serial), (before_connection, before) = key, self._key
+        is_unknown = None in (serial, before)
+        if before_connection and (connection != before_connection if is_unknown
+                                  else serial != before):  # fmt: skip
             self.info_code, self._info_at = None, -math.inf
-        if meter.serial is not None:
-            self._meter = meter
+        self._key = key
+        return key
 
     async def ping(self) -> None:
         """Ask the cheapest question there is. Raises KamstrupError when no answer came."""
         await self._session.ping()
 
-    async def _take(self, registers: tuple[int, ...]) -> Readout:
-        if registers:  # whoever names them may know that the meter has them by now
-            return await self._believed(await self._session.read(registers, anew=True))
-        return await self._take_all()
+    async def _take_some(self, registers: tuple[int, ...]) -> Readout:
+        readout = await self._session.read(registers, anew=True)
+        return await self._believed(readout, self._note_whose(readout))
 
     async def _take_all(self) -> Readout:
-        await self._session.open()  # perhaps anew, and then nothing known holds any more
-        if not self._cache.is_of((self._session.connection, self._session.identity.serial)):
+        session = self._session
+        await session.open()  # perhaps anew, and then nothing known holds any more
+        known = session.connection, session.identity.serial
+        if not self._cache.is_of(known) or (known[1] is None and session.idle_s > MUTE_S):
             self._cache.forget()
         registers, now = self._settings.registers, self._clock()
         due = self._cache.due(now) or registers[:1]
         along = [FLOW] if self._settings.active_interval_s and FLOW not in due else []
-        # The info code comes along where it costs no telegram of its own, and once an hour.
-        is_old = now.monotonic - self._info_at > HOUR_S
+        # The info code comes along where it costs no telegram of its own, and else as soon as the
+        # next readout would be too late for once an hour.
+        is_old = now.monotonic + (now.monotonic - self._full_at) - self._info_at > HOUR_S
         along += [INFO_CODE] if is_old or (len(due) + len(along)) % MAX_REGISTERS else []
-        readout = await self._session.read([*due, *along])
-        key = self._session.connection, readout.meter.serial
-        if len(due) < len(registers) and not self._cache.is_of(key):  # it hung up amid it
-            self._cache.forget()
+        readout = await session.read([*due, *along])
+        key = self._note_whose(readout)
+        if len(due) < len(registers) and not self._cache.is_of(key):
+            self._cache.forget()  # they are another meter's, or may be
             return await self._take_all()
+        self._full_at = now.monotonic
         if INFO_CODE in readout.readings:
             self.info_code, self._info_at = _number(readout, INFO_CODE), now.monotonic
         self.flowing = bool(_number(readout, FLOW))
-        readout = await self._believed(readout.only(registers))
+        readout = await self._believed(readout.only(registers), key)
         # By the time by which it was not asked for.
         return self._cache.complete(readout, key, now)
 
-    async def _believed(self, readout: Readout) -> Readout:
+    async def _believed(self, readout: Readout, key: Key) -> Readout:
         """`readout` without totals that cannot be and that the meter does not say twice."""
         doubtful = self._plausibility.doubtful(readout, self._clock().monotonic)
         for register, reason in doubtful.items():
@@ -121,9 +140,10 @@ class Acquisition:
             repeated = Readout(readout.meter, readout.time, {}, {})
             with contextlib.suppress(KamstrupError):  # what is not doubtful is not lost by it
                 repeated = await self._session.read(doubtful)
-            if repeated.meter.is_other_than(self._meter):
-                return replace(readout, meter=repeated.meter)
-            if repeated.meter.serial != readout.meter.serial:  # who knows whose second word that is
+            if repeated.meter.is_other_than(readout.meter):
+                raise _AnotherMeterError
+            again = self._session.connection, repeated.meter.serial
+            if again != key and None in (key[1], again[1]):  # who knows whose second word that is
                 repeated = replace(repeated, readings={})
             clock = self._clock().monotonic
             readout = self._plausibility.settle(readout, repeated, doubtful, clock)

@@ -44,12 +44,11 @@ class Plausibility:
 
     def __init__(self) -> None:
         self._all: dict[str | None, _Totals] = {}  # by serial number
-        self._serial: str | None = None  # of the last one that told it
+        self._serial: str | None = None  # of the last one that was believed
 
     def _totals(self, readout: Readout) -> "_Totals":
         """Those of the meter of `readout`; where it does not say who it is, of the last one."""
-        self._serial = readout.meter.serial or self._serial
-        return self._all.setdefault(self._serial, _Totals())
+        return self._all.get(readout.meter.serial or self._serial) or _Totals()
 
     def doubtful(self, readout: Readout, clock: float) -> dict[int, str]:
         """The registers whose totals cannot be, each with the reason.
@@ -85,7 +84,7 @@ class Plausibility:
             if second is not None and (register not in still or _agree(first, second)):
                 readings[register] = second
                 if still.get(register, "").startswith(_JUMPED):  # it does count as fast as that
-                    pace = self._totals(readout).pace
+                    pace = self._all.setdefault(readout.meter.serial, _Totals()).pace
                     pace[register] = 4 * pace.get(register, 1)
             else:
                 del readings[register]
@@ -94,7 +93,8 @@ class Plausibility:
 
     def accept(self, readout: Readout, clock: float) -> None:
         """Take the totals of `readout` as true."""
-        totals = self._totals(readout)
+        self._serial = readout.meter.serial
+        totals = self._all.setdefault(self._serial, _Totals())
         for reading in readout:
             if _is_total(reading):
                 totals.last[reading.register] = (reading, clock)
