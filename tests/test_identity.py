@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,15 +14,18 @@ from typing import Any
 import pytest
 
 from kamstrup_mqtt import KamstrupError, MeterIdentity, MeterSession, Reading, Readout
+from kamstrup_mqtt.catalog import register_numbers
 from kamstrup_mqtt.consumption import Archive
 from kamstrup_mqtt.kmp import Frame, GetRegisterRequest, GetSerialNoRequest
+from kamstrup_mqtt.polling.acquisition import Acquisition
+from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.polling.validation import Plausibility
 from kamstrup_mqtt.simulator import Reaction, SimulatedMeter
 from kamstrup_mqtt.store import History
 from kamstrup_mqtt.store.codec import encode
 from kamstrup_mqtt.store.rollup import begin_of, hour_of
 
-from .virtual import VirtualLink, virtual
+from .virtual import VirtualClock, VirtualLink, virtual
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 EVER = (BEGIN - timedelta(days=1), BEGIN + timedelta(days=40))
@@ -367,6 +371,75 @@ async def test_whoever_comes_and_goes_no_readout_has_two_meters(
         }
         assert whose in ({int(found.meter.serial or 0)}, set())
         assert whose or every < 4
+    await session.close()
+
+
+class Fidgety(VirtualLink):
+    """Hangs up at any byte, and then any of the meters is there."""
+
+    def __init__(self, meters: list[SimulatedMeter], chance: random.Random) -> None:
+        super().__init__(meters[0])
+        self.meters, self.chance = meters, chance
+
+    def maybe(self, share: float) -> None:
+        if self.chance.random() < share:
+            self.meter = self.chance.choice(self.meters)
+            self.unplug()
+            self.plug()
+
+    async def write(self, data: bytes) -> None:
+        self.maybe(0.05)
+        await super().write(data)
+        self.maybe(0.05)
+
+    async def read(self, until: float) -> bytes:
+        data = await super().read(until)
+        self.maybe(0.05 if data else 0.0)
+        return data
+
+
+class Nameless(SimulatedMeter):
+    """Tells its serial number in no way."""
+
+    def react(self, frame: Frame, now: float) -> Reaction:
+        if frame.command == GetSerialNoRequest.command:
+            return Reaction()
+        return super().react(frame, now)
+
+
+@pytest.mark.parametrize("kind", [SimulatedMeter, Nameless])
+@pytest.mark.parametrize("seed", range(25))
+@virtual
+async def test_no_readout_that_is_put_together_is_of_two_meters(
+    seed: int, kind: type[SimulatedMeter]
+) -> None:
+    """Among them what is held of earlier readouts, and doubtful totals that are asked for again."""
+    chance, clock = random.Random(seed), VirtualClock()
+    meters = [kind("402", serial=one, speed=0.0) for one in (1, 2, 3)]
+    for one in meters:
+        house = one.house
+        house.energy_kwh, house.volume_l = one.serial * 1e6, one.serial * 1e6
+        house.max_power_kw = house.supply_c = float(10 * one.serial)
+        if kind is Nameless:
+            one.registers -= {1001}
+    names = ("energy", "volume", "temp1", "maxpower_y")
+    settings = MeterConfig("meter", "virtual", register_numbers(names), 600.0, "t")
+    session = MeterSession(Fidgety(meters, chance), clock=clock)
+    acquisition = Acquisition(settings, session, UTC, clock)
+    found = 0
+    for _ in range(20):
+        await asyncio.sleep(chance.choice([20.0, 900.0]))
+        with contextlib.suppress(KamstrupError):
+            readout = await acquisition.take()
+            energy = {readout["energy"].text[:2]} if "energy" not in readout.missing else set()
+            assert energy <= {"36", "72", "10"}  # of 3.6 GJ for 1 MWh
+            whose = {reading.text[0] for reading in readout if reading.name in names[1:]} | {
+                {"36": "1", "72": "2", "10": "3"}[one] for one in energy
+            }
+            assert len(whose) == 1
+            assert readout.meter.serial in (None, *whose)
+            found += 1
+    assert found >= 5
     await session.close()
 
 

@@ -46,7 +46,7 @@ class Identification:
         self.connection = 0
         self._told_at: float | None = None  # the loop's time at which it last said who it is
         self._other: str | None = None  # a serial number that was said once in place of its own
-        self._tells_along = True  # whether it may be asked along with other registers
+        self._tells_along: bool | None = None  # whether it says it along with other registers
         self._by_register: bool | None = None  # how it tells it when asked by itself, if known
         self._type_tries = 0
 
@@ -66,7 +66,7 @@ class Identification:
         if connection != self.connection:
             self.connection = connection
             self._meet(MeterIdentity())
-            self._told_at, self._tells_along = None, True
+            self._told_at, self._tells_along = None, None
 
     def doubt(self) -> None:
         """Take it that there may be another meter on the same connection."""
@@ -93,23 +93,27 @@ class Identification:
     def along(self, registers: tuple[int, ...]) -> tuple[int, ...]:
         """What to ask along with `registers`, so that the answer says whose it is."""
         has_room = len(registers) < MAX_REGISTERS and SERIAL_NUMBER not in registers
-        return (SERIAL_NUMBER,) if has_room and self._tells_along else ()
+        return (SERIAL_NUMBER,) if has_room and self._tells_along is not False else ()
 
     def will_be_told(self, count: int) -> bool:
         """Whether an answer of so many registers, in full telegrams, is going to say who it is."""
-        return self._tells_along and self.meter.serial is not None and count % MAX_REGISTERS > 0
+        is_known = self._tells_along is not False and self.meter.serial is not None
+        return is_known and count % MAX_REGISTERS > 0
 
     def hear_along(self, answer: GetRegisterAnswer) -> bool:
         """Take note of what an answer says of whose it is; False when that is another meter."""
         serial = _serial_in(answer)
         if serial is None:
-            self._tells_along = False
+            self.doubt()
+            self.failed_along()
             return True
+        self._tells_along = True
         return self.hear(serial)
 
-    def ask_less(self) -> None:
-        """Ask nothing along any more: that may be what a telegram fails for."""
-        self._tells_along = False
+    def failed_along(self) -> None:
+        """Ask nothing along any more, if that never worked: it may be what telegrams fail for."""
+        if self._tells_along is None:
+            self._tells_along = False
 
     async def ask_serial(self, ask: Ask, *, has_answered: bool) -> None:
         """Ask for the serial number, unless we are sure.

@@ -78,6 +78,7 @@ class MeterSession:
         self._clock = clock
         self._lock = asyncio.Lock()  # half duplex: one readout at a time
         self._who = Identification()
+        self.read_on = 0  # the connection on which the last readout came
         self._silent = False  # whether the last readout heard nothing
         self._faults: list[KamstrupError] = []  # of the readout under way
         self._failed_tries = 0  # in a row
@@ -226,6 +227,7 @@ class MeterSession:
             meter = self._who.sure_meter
         if gathered.readings:  # a meter that leaves out everything has lost more than registers
             self._note_lacking(meter, left_out)
+        self.read_on = gathered.connection
         reasons = dict.fromkeys(left_out + absent, NOT_IN_METER)
         if gathered.lost:
             reasons |= dict.fromkeys(gathered.lost, _reason(self._verdict()))
@@ -301,7 +303,7 @@ class MeterSession:
                 answer = await self._ask(GetRegisterRequest(registers + along))
             except LINE_FAULTS:
                 if along:
-                    self._who.ask_less()
+                    self._who.failed_along()
                 raise
             is_another = SERIAL_NUMBER in registers + along and not self._who.hear_along(answer)
             if await self._is_theirs(gathered, is_another=is_another):

@@ -85,7 +85,7 @@ class Acquisition:
 
     def _note_whose(self, readout: Readout) -> Key:
         """The key of a readout that just came; what is known of another meter is forgotten."""
-        key = self._session.connection, readout.meter.serial
+        key = self._session.read_on, readout.meter.serial
         (connection, serial), (before_connection, before) = key, self._key
         is_unknown = None in (serial, before)
         if before_connection and (connection != before_connection if is_unknown
@@ -142,7 +142,7 @@ class Acquisition:
                 repeated = await self._session.read(doubtful)
             if repeated.meter.is_other_than(readout.meter):
                 raise _AnotherMeterError
-            again = self._session.connection, repeated.meter.serial
+            again = self._session.read_on, repeated.meter.serial
             if again != key and None in (key[1], again[1]):  # who knows whose second word that is
                 repeated = replace(repeated, readings={})
             clock = self._clock().monotonic
