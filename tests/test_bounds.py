@@ -9,9 +9,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from kamstrup_mqtt.catalog import REGISTERS
+from kamstrup_mqtt.gateway.commands import COMMANDS
 from kamstrup_mqtt.gateway.config import KNOWN_KEYS, Config, ConfigError, load_config
 from kamstrup_mqtt.outputs import LONGEST_SUBTOPIC
-from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
 
 from .test_config import MINIMAL, faults, load
 
@@ -125,7 +125,7 @@ def test_texts_that_no_broker_and_no_port_takes(tmp_path: Path, given: str, said
 
 
 def test_a_topic_has_room_for_what_comes_behind_it(tmp_path: Path) -> None:
-    behind = ["values", "backlog", *COMMAND_TOPICS, *(one.name for one in REGISTERS.values())]
+    behind = ["values", "backlog", *COMMANDS, *(one.name for one in REGISTERS.values())]
     assert max(len(f"/{name}".encode()) for name in behind) <= LONGEST_SUBTOPIC
     assert len("/device/kamstrup_4294967295/config") <= LONGEST_SUBTOPIC
     name = "n" * 100

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from kamstrup_mqtt import UsageError
 from kamstrup_mqtt.gateway.commands import COMMANDS, wanted_interval, wanted_readout
-from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,3 @@ def test_no_payload_does_more_than_be_refused(payload: bytes) -> None:
     for command in COMMANDS.values():
         with contextlib.suppress(UsageError):
             command(Nobody(), payload)
-
-
-def test_every_command_has_its_topic() -> None:
-    assert set(COMMANDS) == set(COMMAND_TOPICS)

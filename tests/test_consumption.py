@@ -316,7 +316,7 @@ def test_no_history_yet(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begins with the first readout"):
         Archive(tmp_path / "nothing.db")
     (tmp_path / "text.db").write_text("this is no database, " * 99)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is no history of kamstrup-mqtt"):
         Archive(tmp_path / "text.db")
 
 

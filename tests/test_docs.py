@@ -14,9 +14,9 @@ import yaml
 
 from kamstrup_mqtt import catalog
 from kamstrup_mqtt.cli.main import COMMANDS, cli
+from kamstrup_mqtt.gateway import commands
 from kamstrup_mqtt.gateway.commands import wanted_readout
 from kamstrup_mqtt.gateway.config import KNOWN_KEYS, load_config
-from kamstrup_mqtt.outputs.mqtt import COMMAND_TOPICS
 from kamstrup_mqtt.readout.status import LinkState
 from kamstrup_mqtt.tools.doctor import Finding
 
@@ -96,7 +96,7 @@ def test_the_node_red_flow_listens_where_we_publish() -> None:
 def test_the_states_are_those_of_the_readme() -> None:
     table = README[README.index("| state | meaning |") : README.index("### What it listens to")]
     assert [row[0].strip("`") for row in rows(table)] == list(LinkState)
-    for topic in COMMAND_TOPICS:
+    for topic in commands.COMMANDS:
         assert f"| `<topic>/{topic}` |" in README
 
 

@@ -540,7 +540,7 @@ async def test_an_end_amid_the_start_forgets_nothing(
     async with running(tmp_path, SimulatedMeter(), "energy", max_readings_per_day=3, clock=clock):
         await asyncio.sleep(60)
 
-    async def slow(history: History, *what: Any) -> Readout | None:
+    async def slow(history: History, *what: Any) -> Any:
         await asyncio.sleep(5)
         return await latest(history, *what)
 

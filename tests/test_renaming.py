@@ -79,7 +79,7 @@ async def test_all_ways_out_know_a_renamed_meter_by_its_new_name_only(
     assert 'meter="meter"' not in metrics
     (only,) = series
     assert len(json.loads(only)["points"]) > 1
-    assert "meter is called flat-1 from now on" in log
+    assert "Meter meter is now called flat-1" in log
     for name in ("flat-1", str(DEFAULT_SERIAL)):
         shown = kamstrup_mqtt("history", "-c", str(config), "--meter", name, "--json")
         assert shown.returncode == 0, shown.stderr

@@ -33,12 +33,19 @@ from kamstrup_mqtt.store.codec import (
     taken_of,
     text_in,
 )
+from kamstrup_mqtt.store.file import VERSION, check_history
 from kamstrup_mqtt.store.meters import ids_of
 from kamstrup_mqtt.store.outdoor import colder
 from kamstrup_mqtt.store.rollup import GRACE_US, registers_of
 from kamstrup_mqtt.store.rows import Stored, as_text, latest, raw_rows, readouts, tell
 
 _VERSION = 4  # of the file, from which on it can be read
+
+# Not only something was set for it.
+_READ = (
+    "(EXISTS (SELECT 1 FROM readout WHERE meter = meter.id AND misdated IN (0, 1, 2)) "
+    "OR EXISTS (SELECT 1 FROM hour WHERE meter = meter.id))"
+)
 
 Step = Literal["raw"] | By
 
@@ -63,6 +70,8 @@ class Archive:
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise UsageError(f"there is no history {path} yet: it begins with the first readout")
+        with contextlib.suppress(OSError, sqlite3.Error):  # that is told when it is read
+            check_history(path)
         uri = f"file:{quote(str(path.absolute()))}?mode=ro"
         try:
             self._database = sqlite3.connect(
@@ -74,6 +83,8 @@ class Archive:
             raise UsageError(f"history {path} cannot be read: {error}") from error
         if version < _VERSION:
             raise UsageError(f"history {path} is of an older version: start the gateway once")
+        if version > VERSION:
+            raise UsageError(f"history {path} was made by a newer kamstrup-mqtt: update this one")
         self._hours = Hours(self._database)
 
     def __enter__(self) -> Self:
@@ -98,7 +109,7 @@ class Archive:
     def meters(self) -> dict[str, list[MeterIdentity]]:
         """Who was read under each configured name, the latest last."""
         found: dict[str, list[MeterIdentity]] = {}
-        for _, name, who in self._meters("ORDER BY name, latest, id"):
+        for _, name, who in self._meters(f"WHERE {_READ} ORDER BY name, latest, id"):
             found.setdefault(name, []).append(who)
         return found
 
@@ -130,8 +141,13 @@ class Archive:
 
     def latest_of_each(self) -> list[tuple[str, Readout]]:
         """The last readout of each meter that was ever read, with its name."""
-        meters = self._meters("ORDER BY name, latest, id")
-        found = [(name, self._latest([one])) for one, name, _ in meters]
+        meters = list(self._meters(f"WHERE {_READ} ORDER BY name, latest, id"))
+        named = {name for _, name, who in meters if who.serial}
+        found = [
+            (name, self._latest([one]))
+            for one, name, who in meters
+            if who.serial or name not in named
+        ]
         return [(name, readout) for name, readout in found if readout is not None]
 
     def readouts(self, meter: str | None, begin: datetime, end: datetime) -> Iterator[Stored]:
@@ -259,7 +275,7 @@ class Archive:
     def _latest(self, ids: list[int]) -> Readout | None:
         live = latest(self._database, ids)
         if live is not None:
-            return live
+            return live.readout
         by_time = "WHERE readout.meter = ? AND misdated = 0 ORDER BY taken DESC"
         found = [
             stored.readout
@@ -278,12 +294,10 @@ class Archive:
     def _sources(self, meter: str) -> list[tuple[int, ...]]:
         """The ids of each meter, by its serial number, that was read under this name."""
         ids = ids_of(self._database, meter)
-        known = [
-            one for one, _, who in self._meters("ORDER BY latest, id") if one in ids and who.serial
-        ]
-        if len(known) <= 1:  # what it did not say of itself now and then
-            return [tuple(ids)] if ids else []
-        return [(one,) for one in ids]
+        known = {one for one, _, who in self._meters("") if who.serial}
+        # What did not say whose it is, is nobody's; the next totals of the others have it anyway.
+        named: list[tuple[int, ...]] = [(one,) for one in ids if one in known]
+        return named or ([tuple(ids)] if ids else [])
 
     def _raw(
         self, meter: int, register: int, begin: datetime, end: datetime

@@ -1,4 +1,4 @@
-"""What comes in over MQTT: hands commands to the poller they are meant for, and never publishes.
+"""What comes in over MQTT: hands it to whom it is meant for, and never publishes.
 
 An interval that was set lives in the history, so that it outlives a restart. A broker repeats what
 it retained at each connection: that counts only when it is news, for it must not beat a newer
@@ -8,33 +8,57 @@ command.
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 
 from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.gateway.commands import COMMANDS, Commanded
 from kamstrup_mqtt.gateway.log import printable
-from kamstrup_mqtt.store import History
+from kamstrup_mqtt.polling.settings import MeterConfig
+from kamstrup_mqtt.store import History, HistoryAwayError
 
 _LASTING = "poll_interval"  # the command that is kept
 _LATEST = 20  # messages on its topic that are remembered; any of them may be what is retained
+_OUTDOORS = 80  # °C, below and above which it is nowhere
+_OUTDOOR_S = 60.0  # no more often is it written
 
 _log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """The commands for the meters.
+    """The messages of others.
 
     Args:
-        pollers: who carries them out, by the meter's configured name.
+        meters: who may be told to do something.
+        pollers: who carries that out, by the meter's configured name.
         history: where what is to last is kept.
+        outdoor_topic: where somebody publishes the temperature outside, which is kept too.
 
     """
 
-    def __init__(self, pollers: Mapping[str, Commanded], history: History) -> None:
+    def __init__(
+        self, meters: tuple[MeterConfig, ...], pollers: Mapping[str, Commanded], history: History,
+        outdoor_topic: str | None = None,
+    ) -> None:  # fmt: skip
+        self._commands = {
+            f"{meter.topic}/{command}": (meter.name, command)
+            for meter in meters
+            for command in COMMANDS
+        }
         self._pollers = pollers
         self._history = history
+        self._outdoor_topic = outdoor_topic
+        self._outdoor_at = -_OUTDOOR_S  # when the last one was kept
         self._retained: dict[str, bytes] = {}  # by meter: what the broker repeated last
         self._latest: dict[str, list[bytes]] = {}  # by meter: what was set, the last one is valid
+        self._told: set[str] = set()  # topics on which something is wrong
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics to listen to."""
+        return [*self._commands, *([self._outdoor_topic] if self._outdoor_topic else [])]
 
     async def restore(self) -> None:
         """Have the pollers go on with what was set before the start."""
@@ -43,35 +67,51 @@ class Inbox:
 
     async def restore_meter(self, meter: str) -> None:
         """Have its poller go on with what was set, perhaps under an earlier name of the meter."""
-        kept = await self._history.setting(meter, _LASTING)
+        had = self._latest.pop(meter, [])
         # A damaged one counts as none.
-        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
-            found = json.loads(kept or "{}")
+        with contextlib.suppress(
+            ValueError, TypeError, AttributeError, KeyError, RecursionError, HistoryAwayError
+        ):
+            found = json.loads(await self._history.setting(meter, _LASTING) or "{}")
             self._latest[meter] = [str(text).encode() for text in found["latest"]]
             self._retained[meter] = str(found["retained"]).encode()
-        if latest := self._latest.get(meter):
-            self._carry_out(meter, _LASTING, latest[-1])
+        latest = self._latest.get(meter, [b""])[-1]
+        if self._carry_out(meter, _LASTING, latest) and latest.strip() and latest not in had:
+            _log.info(
+                "%s: poll_interval %s, which a command has set, takes the place of the configured "
+                "one; an empty message there goes back to that",
+                meter,
+                printable(latest.decode(errors="replace")),
+            )
 
-    async def take(self, meter: str, command: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001
-        """Carry out a command that came in; what cannot be meant is logged.
+    async def take(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take a message; what cannot be meant is logged, once for each topic.
 
         Args:
-            meter: the configured name of the meter it is for.
-            command: the last part of its topic.
+            topic: where it came, one of `topics`.
             payload: what it says.
             retained: whether it is one that the broker kept.
 
         """
-        if command != _LASTING:
-            self._carry_out(meter, command, payload)
+        if topic == self._outdoor_topic:
+            await self._take_outdoor(topic, payload, retained=retained)
             return
+        meter, command = self._commands[topic]
+        if command == _LASTING:
+            await self._take_lasting(meter, payload, retained=retained)
+        elif retained:
+            self._warn_once(topic, f"a retained message on {topic} is ignored: clear it")
+        else:
+            self._carry_out(meter, command, payload)
+
+    async def _take_lasting(self, meter: str, payload: bytes, *, retained: bool) -> None:
         latest = self._latest.get(meter, [])
         if retained:
             known = payload == self._retained.get(meter) or payload in latest
             self._retained[meter] = payload
             if known:
                 return
-        if self._carry_out(meter, command, payload):
+        if self._carry_out(meter, _LASTING, payload):
             latest = [*(one for one in latest if one != payload), payload]
             self._latest[meter] = latest[-_LATEST:]
             kept = {
@@ -80,11 +120,32 @@ class Inbox:
             }
             await self._history.set_setting(meter, _LASTING, json.dumps(kept))
 
+    async def _take_outdoor(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Keep a temperature outside; one that the broker kept may be old, and is not taken."""
+        if retained or time.monotonic() < self._outdoor_at + _OUTDOOR_S:
+            return
+        try:
+            value = Decimal(payload.decode("ascii").strip())
+        except (InvalidOperation, UnicodeDecodeError):
+            value = Decimal("NaN")
+        if value.is_finite() and -_OUTDOORS <= value <= _OUTDOORS:
+            self._outdoor_at = time.monotonic()
+            await self._history.note_outdoor(value, datetime.now(UTC))
+        else:
+            self._warn_once(topic, f"no temperature comes on {topic}: expected a number in °C")
+
     def _carry_out(self, meter: str, command: str, payload: bytes) -> bool:
         try:
             COMMANDS[command](self._pollers[meter], payload)
         except UsageError as error:
             line = printable(str(error))
-            _log.warning("%s: a message on %s is ignored: %s", meter, command, line)
+            self._warn_once(
+                f"{meter}/{command}", f"{meter}: a message on {command} is ignored: {line}"
+            )
             return False
+        self._told.discard(f"{meter}/{command}")
         return True
+
+    def _warn_once(self, what: str, message: str) -> None:
+        _log.log(logging.DEBUG if what in self._told else logging.WARNING, "%s", message)
+        self._told.add(what)

@@ -77,12 +77,12 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
         for meter in config.meters
     }
 
-    inbox = Inbox(pollers, history)
+    outdoor_topic = config.web.outdoor_topic if config.web else None
+    inbox = Inbox(config.meters, pollers, history, outdoor_topic)
     publications = [Publication(m.name, m.topic, m.registers) for m in config.meters]
     output = MqttOutput(
-        config.mqtt, config.homeassistant, publications, history, statuses, command=inbox.take,
-        outdoor_topic=config.web.outdoor_topic if config.web else None,
-    )  # fmt: skip
+        config.mqtt, config.homeassistant, publications, history, statuses, inbox=inbox
+    )
 
     def stuck() -> list[str]:
         last = {f"the reading of {name}": poller.alive_at for name, poller in pollers.items()}
@@ -92,7 +92,12 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
 
     def complaints() -> list[str]:
         found = [line for line in (poller.complaint for poller in pollers.values()) if line]
+        found += [history.complaint] if history.complaint else []
         return [*stuck(), *supervisor.complaints, *found, *output.complaints]
+
+    async def renamed(name: str) -> None:
+        await inbox.restore_meter(name)
+        await pollers[name].renamed()
 
     async def serve_page(settings: WebSettings) -> None:
         from kamstrup_mqtt.web.app import House  # noqa: PLC0415 - 10 MB that few need
@@ -116,10 +121,11 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
     try:
         await history.open()
         await inbox.restore()
-        history.on_renamed = inbox.restore_meter
+        history.on_renamed = renamed
         parts = [
             supervisor.keep("the watchdog", lambda: feed_watchdog(stuck)),
             supervisor.keep("the publishing", output.run),
+            supervisor.keep("the history", history.watch),
         ]
         if (path := config.path) is not None:
             parts.append(supervisor.keep("the health", lambda: answer_health(path, complaints)))

@@ -10,9 +10,10 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from aiomqtt import Client, Message, MqttCodeError, MqttError, ProtocolVersion, Will
 from paho.mqtt.enums import MQTTErrorCode
@@ -21,8 +22,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+_AROUND = 12  # bytes of a message besides its topic and payload, at least
 FAREWELL_S = 0.5  # what a broker may take to confirm our end
-_QUEUE = 100  # messages from others that may wait; what is more is dropped
+_QUEUE = 20_000  # messages from others that may wait; what is more is dropped
 _ADVICE = {
     "Not authorized": "check username and password, and what the broker allows this user",
     "Bad user name or password": "check username and password",
@@ -48,6 +50,8 @@ _LOST = (MQTTErrorCode.MQTT_ERR_NO_CONN, MQTTErrorCode.MQTT_ERR_CONN_LOST)
 # What the library logs besides raising it, with a traceback, nobody needs twice.
 _library_log = logging.getLogger(f"{__name__}.library")
 _library_log.setLevel(logging.CRITICAL)
+
+T = TypeVar("T")
 
 BrokerError = (MqttError, OSError)  # all that a connection fails with
 
@@ -119,8 +123,14 @@ class Session:
     """One connection, until it is lost. Made by `connect`."""
 
     def __init__(self, client: "_Client") -> None:
+        self.heard_at = -math.inf  # the monotonic time at which the broker last confirmed anything
         self._client = client
         self._turn = asyncio.Lock()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the broker hung up."""
+        return self._client.lost.is_set()
 
     async def publish(
         self, topic: str, payload: str, *, qos: int = 1, retain: bool = False,
@@ -145,12 +155,32 @@ class Session:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = max(1, math.ceil(expiry_s))
         async with self._turn:
+            size, most = len(topic.encode()) + len(payload.encode()) + _AROUND, self._client.most
+            if most is not None and size > most:
+                return f"it has {size} bytes, and the broker takes {most} at most"
             self._client.refusal = None
             try:
-                await self._client.publish(topic, payload, qos, retain, properties)
+                await self._heard(self._client.publish(topic, payload, qos, retain, properties))
             except ValueError as error:  # a topic that is none, or a payload of over 256 MB
                 raise MqttError(f"{topic} cannot be published: {error}") from error
+            if qos == 0:
+                self.heard_at = -math.inf
             return self._client.refusal
+
+    async def _heard(self, asking: Coroutine[Any, Any, T]) -> T:
+        """What comes of it, or MqttError as soon as the connection is lost."""
+        task = asyncio.ensure_future(asking)
+        lost = asyncio.ensure_future(self._client.lost.wait())
+        try:
+            await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise MqttError("Disconnected during message iteration")
+            result = task.result()
+        finally:
+            task.cancel()
+            lost.cancel()
+        self.heard_at = time.monotonic()
+        return result
 
     async def has_listeners(self, topic: str) -> bool | None:
         """Whether anybody gets what is published on `topic`; None where the broker does not tell.
@@ -171,11 +201,11 @@ class Session:
 
         It works off one connection in order, and answers this with a message to us alone.
         """
-        await self._client.unsubscribe("$nothing")
+        await self._heard(self._client.unsubscribe("$nothing"))
 
     async def subscribe(self, topics: list[str]) -> dict[str, str]:
         """Subscribe to `topics`; gives those the broker refused, each with the reason."""
-        codes = await self._client.subscribe([(topic, 1) for topic in topics])
+        codes = await self._heard(self._client.subscribe([(topic, 1) for topic in topics]))
         return {
             topic: str(code)
             for topic, code in zip(topics, codes, strict=True)
@@ -200,6 +230,18 @@ class _Client(Client):
     is_version_5 = False
     refusal: str | None = None
     unheard = False
+    most: int | None = None  # bytes of a message that the broker takes, where it says so
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lost = asyncio.Event()
+
+    def _on_connect(
+        self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode,
+        properties: Any = None,
+    ) -> None:  # fmt: skip
+        self.most = getattr(properties, "MaximumPacketSize", None)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -219,6 +261,7 @@ class _Client(Client):
     ) -> None:
         if not self._connected.done():  # the library would go on waiting for the login
             self._connected.set_exception(MqttError(_HUNG_UP))
+        self.lost.set()
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def hang_up(self) -> None:

@@ -4,23 +4,24 @@ It follows the boards, survives the broker, says `offline` when it ends, and nev
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from aiomqtt import Message, MqttError
+from aiomqtt import MqttError
 
 from kamstrup_mqtt.outputs.announcer import Announcer
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
+from kamstrup_mqtt.outputs.follower import Deliver, Follower, Note, Read, Wait
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import MeterStatus
-from kamstrup_mqtt.store import Board, History, Stored
+from kamstrup_mqtt.store import Board, History, HistoryAwayError, Stored
 from kamstrup_mqtt.tasks import run_together
 
 _FIRST_RETRY_S = 1.0
@@ -30,25 +31,33 @@ _LAST_RETRY_S = 15.0
 _HELD_S = 5.0
 _WELL_S = 15.0  # a connection that holds so long is well: a wait on the broker ends sooner
 PROOF_S = 30.0
-_TASKS = ("_follow_statuses", "_follow_readouts", "_drain", "_prove")  # that must get on
+_TASKS = ("_follow_statuses", "_deliver", "_prove")  # that must get on
 STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
-_BATCH = 50  # readouts that are delivered between two notes of how far we are
-COMMAND_TOPICS = ("read", "poll_interval")  # the last parts of their topics
+_BATCH = 50  # readouts that are read from the history at a time
+_AWAY_S = 5.0  # between two tries of a disk that failed
+_LAST_S = 0.5  # what a delivery that has begun may take at the end
+_HEARD_S = 1.0  # a broker that was silent for longer is asked before anything is delivered
+_SETTLED_S = 86400.0  # after which a meter that was not read is not going to get another name
+_POISONOUS = 3  # times in a row that a broker hangs up on the same readout
 LONGEST_SUBTOPIC = 64  # bytes of what comes behind a meter's topic, or Home Assistant's prefix
-_LASTING = ("poll_interval",)  # what a retained message may say as well
-_OUTDOORS = 80  # °C, below and above which it is nowhere
-_OUTDOOR_S = 60.0  # no more often is it written
 _FRESH_INTERVALS = 2  # a live value is stale when the next ones are overdue
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Carries out a command of a user: the meter's name, the command, the payload, whether the broker
-# had kept it.
-Command = Callable[[str, str, bytes, bool], Awaitable[None]]
+
+class Inbox(Protocol):
+    """Who takes what others publish."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Where."""
+
+    async def take(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take a message, one that the broker kept or a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +78,7 @@ class MqttOutput:
         publications: the meters.
         history: what they measured.
         statuses: how they are doing.
-        command: carries out what users ask for.
-        outdoor_topic: where somebody publishes the temperature outside, which is kept too.
+        inbox: takes what others publish.
 
     """
 
@@ -82,8 +90,7 @@ class MqttOutput:
         history: History,
         statuses: Board[MeterStatus],
         *,
-        command: Command,
-        outdoor_topic: str | None = None,
+        inbox: Inbox,
     ) -> None:
         self.connected = False
         self._got_on_at = {"run": time.monotonic()}  # by task of the publishing
@@ -91,9 +98,7 @@ class MqttOutput:
         self._publications = {meter.meter: meter for meter in publications}
         self._history = history
         self._statuses = statuses
-        self._command = command
-        self._outdoor_topic = outdoor_topic
-        self._outdoor_at = -_OUTDOOR_S  # when the last one was kept
+        self._inbox = inbox
         self._status_topic = f"{settings.topic}/status"
         devices = {
             meter.meter: HomeAssistantDevice(
@@ -109,10 +114,13 @@ class MqttOutput:
         self._announcer = Announcer(
             devices, homeassistant.prefix, history.live, statuses, self._say
         )
-        self._cursor = 0  # on the board
-        self._delivered: set[int] = set()  # sequence numbers published live
-        self._late_until = 0  # up to this sequence number, what is undelivered is late
-        self._news = asyncio.Event()
+        self._follower = Follower(self._publications)
+        self._seen = 0  # on the board
+        self._unread = set(self._publications)  # meters that were not read since the start
+        self._began_at = time.monotonic()
+        self._in_flight: Stored | None = None
+        self._failures = 0  # of the delivery of that one, in a row
+        self._is_late = False  # whether what was missed is being delivered
         self._units: dict[str, dict[str, str]] = {}  # by meter and parameter
         self._units_said: dict[str, str] = {}  # on this connection
         self._said = ""
@@ -133,18 +141,32 @@ class MqttOutput:
             found.append(f"the broker was lost: {self._said}")
         return found
 
-    async def backlog(self) -> int:
+    def backlog(self) -> int:
         """How many readouts wait for the broker."""
-        return max(0, await self._history.head() - await self._history.cursor(_OUTPUT))
+        position = self._follower.position
+        if position is None or self._follower.is_at_rest:
+            return 0
+        return max(0, self._history.last - position.cursor - len(position.ahead))
 
     async def run(self) -> None:
         """Publish until cancelled; reconnects for ever, and says `offline` at the end."""
+        with contextlib.suppress(HistoryAwayError):
+            for meter in self._publications:
+                if (last := await self._history.latest(meter)) is not None:
+                    self._announcer.resume(meter, last.readout)
+                    self._note_units(meter, last.readout)
+                    self._follower.offer(last)
+        try:
+            await self._stay_connected()
+        finally:
+            position = self._follower.position
+            if position is not None and not self._follower.is_noted:
+                with contextlib.suppress(HistoryAwayError):
+                    await self._history.note(_OUTPUT, position)
+
+    async def _stay_connected(self) -> None:
         loop = asyncio.get_running_loop()
         retry_s = _FIRST_RETRY_S
-        for meter in self._publications:
-            if (last := await self._history.latest(meter)) is not None:
-                self._announcer.resume(meter, last)
-                self._note_units(meter, last)
         while True:
             self._got_on_at = {"run": time.monotonic()}
             began, reason = loop.time(), ""
@@ -188,8 +210,7 @@ class MqttOutput:
                 await run_together(
                     self._listen(session),
                     self._follow_statuses(session),
-                    self._follow_readouts(session),
-                    self._drain(session),
+                    self._deliver(session),
                     self._announcer.run(session),
                     self._prove(session),
                 )
@@ -217,70 +238,109 @@ class MqttOutput:
         if task is not None and task.get_name() in self._got_on_at:
             self._got_on_at[task.get_name()] = time.monotonic()
 
-    async def _next(self, news: Awaitable[T], otherwise: T) -> T:
+    async def _next(self, news: Awaitable[list[T]], follower: Follower | None = None) -> list[T]:
         """Wait for `news`, but not so long that nobody knows whether we still get on."""
         self._got_on()
+        needs_disk = follower is not None and follower.needs_disk
         try:
-            async with asyncio.timeout(PROOF_S):
+            async with asyncio.timeout(_AWAY_S if needs_disk else PROOF_S):
                 return await news
         except TimeoutError:
-            return otherwise
+            if follower is not None:
+                follower.retry()
+            return []
 
     async def _follow_statuses(self, session: Session) -> None:
         cursor = 0
         while True:
-            for entry in await self._next(self._statuses.after(cursor), []):
+            for entry in await self._next(self._statuses.after(cursor)):
                 topic = f"{self._publications[entry.meter].topic}/state"
                 await self._say(session, topic, entry.content.to_json())
                 cursor = entry.sequence
 
-    async def _follow_readouts(self, session: Session) -> None:
-        """Publish the latest readout of each meter as soon as it is there."""
+    async def _deliver(self, session: Session) -> None:
+        """Deliver what the follower says, for ever."""
+        follower, history = self._follower, self._history
         self._units_said.clear()  # a broker that restarted may have lost what it retained
         for meter in self._units:
             await self._publish_units(session, meter)
-        cursor = 0 if self._settings.retain else self._cursor
-        while True:
-            for entry in await self._next(self._history.live.after(cursor), []):
-                await self._publish_values(session, entry.meter, entry.content)
-                if entry.content.sequence:
-                    self._delivered.add(entry.content.sequence)
-                    self._late_until = max(self._late_until, entry.content.sequence)
-                    self._news.set()
-                cursor = self._cursor = entry.sequence
-
-    async def _drain(self, session: Session) -> None:
-        """Deliver what was missed, oldest first, and note for good how far that has got."""
-        history = self._history
-        cursor = await history.cursor(_OUTPUT)
-        self._late_until = max(self._late_until, await history.head())
-        told = False
+        follower.retry()
+        if self._settings.retain:
+            follower.repeat()
         while True:
             self._got_on()
-            self._news.clear()
-            begun = cursor
-            for stored in await history.after(cursor, _BATCH):
-                if stored.sequence > self._late_until:
-                    break  # its turn on the live topic is still to come
-                publication = self._publications.get(stored.meter)
-                if stored.sequence not in self._delivered and publication is not None:
-                    if not told:
-                        _log.info("Delivering readouts that were missed to %s", _BACKLOG)
-                        told = True
-                    await self._say(
-                        session,
-                        f"{publication.topic}/{_BACKLOG}",
-                        stored.to_json(history.id),
-                        qos=max(1, self._settings.qos),
-                        retain=False,
-                    )
-                cursor = stored.sequence
-            if cursor > begun:
-                await history.advance(_OUTPUT, cursor)
-                self._delivered = {number for number in self._delivered if number > cursor}
-            else:
-                told = False
-                await self._next(self._news.wait(), otherwise=True)
+            self._look()
+            try:
+                if follower.position is None:
+                    follower.resume(await history.position(_OUTPUT))
+                match follower.next():
+                    case Deliver(stored, is_live):
+                        await self._delivered(session, stored, is_live=is_live)
+                    case Note(position):
+                        await history.note(_OUTPUT, position)
+                        follower.noted(position)
+                    case Read(sequence):
+                        follower.found(await history.after(sequence, _BATCH))
+                    case Wait():
+                        self._is_late = False
+                        await self._next(history.live.after(self._seen), follower)
+            except HistoryAwayError:
+                follower.away()
+
+    def _look(self) -> None:
+        """See what is new in the history."""
+        for entry in self._history.live.behind(self._seen):
+            self._seen = entry.sequence
+            self._follower.offer(entry.content)
+            if entry.meter in self._unread:  # perhaps what was called otherwise until now
+                self._unread.discard(entry.meter)
+                self._follower.named(is_settled=not self._unread)
+        if self._unread and time.monotonic() - self._began_at > _SETTLED_S:
+            self._unread.clear()
+            self._follower.named(is_settled=True)
+
+    async def _delivered(self, session: Session, stored: Stored, *, is_live: bool) -> None:
+        """Deliver a readout; one that has begun to be is not given up at the end."""
+        if self._in_flight is not stored:
+            self._in_flight, self._failures = stored, 0
+        if self._failures >= _POISONOUS:
+            _log.error(
+                "Broker %s hangs up each time on the readout of %s at %s, which stays in the "
+                "history only: see what its log says",
+                self._settings.address, stored.meter, stored.readout.time.isoformat(),
+            )  # fmt: skip
+            self._follower.delivered(stored)
+            return
+        if time.monotonic() - session.heard_at > _HEARD_S:
+            await session.confirm()  # what is sent to one that hangs may arrive in the end
+        publish = self._publish_values if is_live else self._publish_late
+        publishing = asyncio.ensure_future(publish(session, stored))
+        try:
+            await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            await asyncio.wait({publishing}, timeout=_LAST_S)
+            if not publishing.done() or publishing.cancelled() or publishing.exception():
+                publishing.cancel()
+                self._failures += session.is_lost
+                raise
+            self._follower.delivered(stored)
+            raise
+        except MqttError:
+            self._failures += session.is_lost
+            raise
+        self._follower.delivered(stored)
+
+    async def _publish_late(self, session: Session, stored: Stored) -> None:
+        if not self._is_late:
+            _log.info("Delivering readouts that were missed to %s", _BACKLOG)
+            self._is_late = True
+        await self._say(
+            session,
+            f"{self._publications[stored.meter].topic}/{_BACKLOG}",
+            stored.to_json(self._history.id),
+            qos=max(1, self._settings.qos),
+            retain=False,
+        )
 
     def _note_units(self, meter: str, readout: Readout) -> None:
         units = {reading.name: reading.unit for reading in readout}
@@ -293,8 +353,9 @@ class MqttOutput:
             await self._say(session, f"{self._publications[meter].topic}/units", payload)
             self._units_said[meter] = payload
 
-    async def _publish_values(self, session: Session, meter: str, stored: Stored) -> None:
-        settings, publication, readout = self._settings, self._publications[meter], stored.readout
+    async def _publish_values(self, session: Session, stored: Stored) -> None:
+        settings, meter, readout = self._settings, stored.meter, stored.readout
+        publication = self._publications[meter]
         self._note_units(meter, readout)
         await self._publish_units(session, meter)
         messages = {f"{publication.topic}/values": stored.to_json(self._history.id)}
@@ -317,47 +378,18 @@ class MqttOutput:
 
     async def _listen(self, session: Session) -> None:
         """Take messages of others until the connection is lost, which raises MqttError."""
-        commands = {
-            f"{publication.topic}/{command}": (meter, command)
-            for meter, publication in self._publications.items()
-            for command in COMMAND_TOPICS
-        }
-        outdoor = [self._outdoor_topic] if self._outdoor_topic else []
-        topics = [*commands, *self._announcer.topics, *outdoor]
+        commands = set(self._inbox.topics)
+        topics = [*commands, *self._announcer.topics]
         for topic, reason in (await session.subscribe(topics)).items():
             self._warn_once(topic, f"does not let us listen to {topic}: {reason}")
         async for message in session.messages():
             topic = str(message.topic)
             if topic in commands:
-                await self._obey(*commands[topic], message)
-            elif topic == self._outdoor_topic:
-                await self._note_outdoor(message)
+                async with asyncio.timeout(STALLED_S):
+                    payload = bytes(message.payload)
+                    await self._inbox.take(topic, payload, retained=message.retain)
             else:
                 await self._announcer.note_message(session, message)
-
-    async def _note_outdoor(self, message: Message) -> None:
-        """Keep a temperature outside; one that the broker kept may be old, and is not taken."""
-        if message.retain or time.monotonic() < self._outdoor_at + _OUTDOOR_S:
-            return
-        try:
-            value = Decimal(bytes(message.payload).decode("ascii").strip())
-        except (InvalidOperation, UnicodeDecodeError):
-            value = Decimal("NaN")
-        if value.is_finite() and -_OUTDOORS <= value <= _OUTDOORS:
-            self._outdoor_at = time.monotonic()
-            await self._history.note_outdoor(value, datetime.now(UTC))
-        else:
-            topic = str(message.topic)
-            self._warn_once(topic, f"brings no temperature on {topic}: expected a number in °C")
-
-    async def _obey(self, meter: str, command: str, message: Message) -> None:
-        """Carry out a command; only what is to last counts also where the broker kept it."""
-        topic, payload = str(message.topic), bytes(message.payload)
-        if message.retain and command not in _LASTING:
-            self._warn_once(topic, f"keeps a message on {topic}, which is ignored")
-            return
-        async with asyncio.timeout(STALLED_S):
-            await self._command(meter, command, payload, message.retain)
 
     async def _say(
         self,

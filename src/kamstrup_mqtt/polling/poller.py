@@ -20,7 +20,7 @@ from kamstrup_mqtt.polling.schedule import Schedule
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.readout import Clock, Lacking, Now, Readout
 from kamstrup_mqtt.readout.status import MeterStatus
-from kamstrup_mqtt.store import Board, History
+from kamstrup_mqtt.store import Board, History, HistoryAwayError
 
 _NAP_S = 30.0  # a long wait looks at the wall clock now and then, for it may be set
 _MEMORY = "schedule"  # the setting in the history
@@ -121,21 +121,34 @@ class Poller:
 
     async def _resume(self) -> None:
         """Go on where an earlier run ended."""
-        name, history, now = self._settings.name, self._history, self._clock()
-        self._memory = Memory.from_json(await history.setting(name, _MEMORY))
-        self._lacking = await history.lacking(name)
-        self._session.lacking = deepcopy(self._lacking)
-        latest = await history.latest(name)
-        # What the meter does not have is missing in the history, and no reason to read again.
-        lacking = set[int]().union(*self._lacking.values())
-        expected = [r for r in self._settings.registers if r not in lacking]
-        full = await history.latest(name, expected)
+        now, latest, full = self._clock(), None, None
+        with contextlib.suppress(HistoryAwayError):  # then it is as if nothing was read before
+            latest, full = await self._recall()
         self._schedule.resume(now, self._memory, _taken(full), _taken(latest))
         self._began = True
         for readout in (full, latest):  # the latest may be of some registers only
             if readout is not None:
                 self._acquisition.resume(readout, now)
         self._reporter.begins(latest, full, now)
+
+    async def _recall(self) -> tuple[Readout | None, Readout | None]:
+        """What is kept of the meter: its latest readout, and its latest full one."""
+        name, history = self._settings.name, self._history
+        self._memory = Memory.from_json(await history.setting(name, _MEMORY))
+        self._lacking = await history.lacking()
+        self._session.lacking = deepcopy(self._lacking)
+        latest = await history.latest(name)
+        # What the meter does not have is missing in the history, and no reason to read again.
+        lacking = set[int]().union(*self._lacking.values())
+        expected = [r for r in self._settings.registers if r not in lacking]
+        full = await history.latest(name, expected)
+        return (latest.readout if latest else None), (full.readout if full else None)
+
+    async def renamed(self) -> None:
+        """Take over what is kept of the meter, which was read under another name until now."""
+        with contextlib.suppress(HistoryAwayError):
+            kept = await self._history.setting(self._settings.name, _MEMORY)
+            self._schedule.recall(Memory.from_json(kept), self._clock())
 
     async def _wait(self, at: float) -> None:
         """Wait until `at` or until something changes, but not so long as to miss a set clock."""
@@ -199,9 +212,9 @@ class Poller:
         self._reporter.failed(job, error, now)
 
     async def _remember(self) -> None:
-        if self._session.lacking != self._lacking:
-            self._lacking = deepcopy(self._session.lacking)
-            await self._history.note_lacking(self._lacking)
+        found = deepcopy(self._session.lacking)
+        if found != self._lacking and await self._history.note_lacking(found):
+            self._lacking = found
         memory = self._schedule.memory
         if memory.is_news(self._memory) and await self._history.set_setting(
             self._settings.name, _MEMORY, memory.to_json()

@@ -114,6 +114,11 @@ class Schedule:
             self._asked_at = self._awaited - self._offset
         self._go_on(now)
 
+    def recall(self, memory: Memory, now: Now) -> None:
+        """Take over what another schedule of the same meter remembered."""
+        self.slept = self.slept or memory.slept
+        self._budget.resume(memory.asked, now)
+
     def next(self, now: Now) -> Job | Wake:
         """What to do now, or until when there is nothing to do."""
         self._notice_set(now)

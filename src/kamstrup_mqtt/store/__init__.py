@@ -2,7 +2,8 @@
 
 from kamstrup_mqtt.store.board import Board, Entry
 from kamstrup_mqtt.store.file import check_history, history_names
-from kamstrup_mqtt.store.history import MAX_BYTES, History, last_taken
+from kamstrup_mqtt.store.history import MAX_BYTES, History, HistoryAwayError, last_taken
+from kamstrup_mqtt.store.positions import Position
 from kamstrup_mqtt.store.rows import Stored
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "Board",
     "Entry",
     "History",
+    "HistoryAwayError",
+    "Position",
     "Stored",
     "check_history",
     "history_names",

@@ -24,8 +24,8 @@ def check(database: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"malformed: {found}")
     tables = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'readout'"
     if database.execute(tables).fetchone():
-        (found,) = database.execute("PRAGMA integrity_check(readout)").fetchone()
-        if "index" in found:
+        findings = database.execute("PRAGMA integrity_check(readout)").fetchall()
+        if found := next((str(one) for (one,) in findings if "index" in str(one)), ""):
             database.execute("REINDEX readout")
             _log.warning("The index of the history had a wrong byte (%s), and is made anew", found)
 

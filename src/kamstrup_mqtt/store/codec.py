@@ -24,9 +24,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DIGITS = "0123456789+-.E"
 _MOST_DIGITS = 200  # before and after the point: far beyond what a meter sends
-# Between these every time zone has a date.
-_FIRST = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST = (datetime(9999, 12, 29, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+# Microseconds since 1970 between which every time zone has a date.
+FIRST = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LAST = (datetime(9999, 12, 29, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class RowError(ValueError):
@@ -169,7 +169,7 @@ def number_in(value: object) -> int | None:
 
 def checked(taken: object) -> int:
     """`taken`, where it is a time that every zone has. Raises RowError."""
-    if not isinstance(taken, int) or not _FIRST <= taken <= _LAST:
+    if not isinstance(taken, int) or not FIRST <= taken <= LAST:
         raise RowError(f"{str(taken)[:20]} is no time")
     return taken
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from kamstrup_mqtt.files import beginning, has_content, not_ours
 
-VERSION = 4  # of the file; schema-1.sql and so on lead there, one after the other
+VERSION = 5  # of the file; schema-1.sql and so on lead there, one after the other
 APPLICATION = 0x4B4D5031  # in the header of the file; older ones have 0 there
 _COMPANIONS = ("-wal", "-shm", "-journal")  # what SQLite keeps beside it
 
@@ -51,10 +51,22 @@ def check_history(path: Path) -> None:
 
 
 def history_names(path: Path) -> list[Path]:
-    """All names that a history at `path` takes: its own, and those of what SQLite has beside it."""
-    return [path, *(_companion(path, suffix) for suffix in _COMPANIONS)]
+    """All names that a history at `path` takes: its own, and those of what is beside it."""
+    return [path, *companions(path), lock_name(path)]
 
 
+def companions(path: Path) -> list[Path]:
+    """What SQLite has beside a history."""
+    return [_companion(path, suffix) for suffix in _COMPANIONS]
+
+
+def lock_name(path: Path) -> Path:
+    """The file whose lock says that a gateway has the history."""
+    return _companion(path, ".lock")
+
+
+# How it says that a table is not as it should be.
+_OTHER_LAYOUT = ("malformed", "no such ", "duplicate column name", "database disk image is")
 # What SQLite raises over a file; the second one where a wrong byte is in the words of the error.
 FILE_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
 
@@ -65,7 +77,8 @@ def is_damage(error: Exception) -> bool:
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    return damaged or str(error).startswith(("malformed", "no such ", "database disk image is"))
+    words = str(error)
+    return damaged or words.startswith(_OTHER_LAYOUT) or words.endswith(" already exists")
 
 
 def _contents(path: Path) -> tuple[int, int, set[str]]:

@@ -1,44 +1,49 @@
-"""The history of readouts on disk: written before any output sees them, and followed by cursors.
+"""The history of readouts on disk: written before any output sees them, and followed by positions.
 
 SQLite in WAL mode with one writer, in a thread of its own. A disk that fails is survived: readouts
-wait in memory until it works again. It knows no output.
+wait in memory until it works again, under the numbers that they have on disk then. It knows no
+output.
 """
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import sqlite3
-from collections import deque
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
-from importlib.resources import files
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
-from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.errors import KamstrupError, UsageError
 from kamstrup_mqtt.readout import Lacking, Readout
-from kamstrup_mqtt.store import meters
+from kamstrup_mqtt.store import meters, positions
 from kamstrup_mqtt.store.board import Board
-from kamstrup_mqtt.store.check import check
-from kamstrup_mqtt.store.codec import Row, RowError, checked, encode, moment_of
-from kamstrup_mqtt.store.file import APPLICATION, FILE_ERRORS, VERSION, check_history, is_damage
-from kamstrup_mqtt.store.migration import to_version_4
+from kamstrup_mqtt.store.codec import RowError, checked, moment_of
+from kamstrup_mqtt.store.database import Database
 from kamstrup_mqtt.store.outdoor import note
+from kamstrup_mqtt.store.positions import Position
 from kamstrup_mqtt.store.prune import Pruning
+from kamstrup_mqtt.store.queue import MOST_WAITING, Queue
 from kamstrup_mqtt.store.rollup import rebuild
-from kamstrup_mqtt.store.rows import Stored, as_text, latest, readouts
-from kamstrup_mqtt.store.write import take_in, transaction, write_next
+from kamstrup_mqtt.store.rows import Stored, latest, readouts
+from kamstrup_mqtt.store.write import numbers_of, take_in, transaction, write_next
 
 MAX_BYTES = 1 << 30  # what the file may take, where nobody says another bound
-_MOST_WAITING = 5000  # readouts in memory while the disk fails
+_PATIENCE_S = 5.0  # how long a readout waits for a slow disk before outputs see it
+_WATCH_S = 20.0
+_LAST_WRITE_MS = 700  # how long the last write waits for another program that has the file
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class HistoryAwayError(KamstrupError):
+    """The disk does not let us read or write the history now."""
 
 
 class History:
@@ -55,22 +60,33 @@ class History:
     def __init__(
         self, path: Path, keep_s: float, max_bytes: int = MAX_BYTES, names: Collection[str] = ()
     ) -> None:
-        self.id: str | None = None  # of the history; a new one begins its numbers anew
+        self.id: str | None = None  # of the history; a new one has another
         self.live: Board[Stored] = Board()  # the latest of each meter, for who follows it live
-        # Called with the new name of a meter, when what was set for it at run time has that too.
-        self.on_renamed: Callable[[str], Awaitable[None]] = _nobody
+        # Called with the name of a meter that was read under another name until now.
+        self.on_renamed: Callable[[str], Awaitable[None]] = _do_nothing
         self._path = path
         self._names = names
-        self._renamed: list[str] = []
         self._pruning = Pruning(keep_s, max_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
-        self._database: sqlite3.Connection | None = None
-        self._lock: IO[bytes] | None = None
-        self._waiting: deque[tuple[str, Row]] = deque(maxlen=_MOST_WAITING)
+        self._database = Database(path, self._opened, self._missed)
+        self._queue = Queue()
+        self._turn = threading.Lock()  # for the queue, which either thread changes
+        self._positions: dict[str, Position] = {}  # by output, as noted last
+        self._renamed: list[str] = []
         self._trouble = ""
-        self._last = 0  # sequence number
-        self._sound = False  # whether the file was checked
-        self._ours = False  # whether we have had it open
+        self._is_closing = False
+
+    @property
+    def last(self) -> int:
+        """The number of the latest readout; 0 before the first."""
+        return self._queue.last
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the disk, in words; "" when all is well."""
+        if not self._trouble:
+            return ""
+        return f"history {self._path} cannot be written: {self._trouble}"
 
     async def open(self) -> None:
         """Open the file, make it if it is missing, set it aside if it is damaged.
@@ -81,277 +97,220 @@ class History:
             UsageError: another gateway uses it, a newer version made it, or it is no history.
 
         """
-        await self._run(self._try, self._connect)
+        await self._tried(lambda _: None)
 
     async def close(self) -> None:
-        """Close the file; what still waits is written if that is possible."""
-        if self._ours:
-            await self._run(self._try, self._write_waiting)
-        await self._run(self._disconnect)
+        """Close the file, soon; what still waits is written if that is possible."""
+        self._is_closing = True
+        self._database.interrupt()
+        if self._database.is_open:
+            await self._tried(self._write_last)
+        await self._run(self._database.close)
         self._thread.shutdown(wait=False)
+
+    async def watch(self) -> None:
+        """See now and then that the file is in its place, and write what waits, until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            await self._tried(lambda _: self._database.look())
+            await self._tried(self._write_waiting)
 
     async def append(self, meter: str, readout: Readout) -> None:
         """Write a readout of the meter with this configured name, then show it to followers."""
-        row = encode(readout)
-        found = await self._run(self._try, lambda: self._write(meter, row))
-        sequence, number = found or (0, None)
-        self.live.put(meter, Stored(sequence, meter, readout, meter_sequence=number))
+        with self._turn:
+            stored = self._queue.add(meter, readout)
+        writing = asyncio.ensure_future(self._tried(self._write_waiting))
+        await asyncio.wait({writing}, timeout=_PATIENCE_S)
+        self.live.put(meter, stored)
         while self._renamed:
             await self.on_renamed(self._renamed.pop())
-        await self._run(self._try, self._prune)
+        await writing
+        await self._tried(lambda database: self._pruning.prune(database, self._path))
 
     async def after(self, sequence: int, most: int) -> list[Stored]:
-        """At most `most` readouts behind `sequence`, oldest first; none while the disk fails.
+        """At most `most` readouts behind that number, oldest first.
 
         One that cannot be read is left out.
+
+        Raises:
+            HistoryAwayError: the disk fails, and not all of them are in memory.
+
         """
-        return await self._run(self._try, lambda: self._read(sequence, most)) or []
+        with self._turn:
+            waiting = self._queue.behind(sequence, most)
+            if self._queue.is_numbering and sequence >= self._queue.written_to:
+                return waiting
+        behind = "WHERE sequence > ? ORDER BY sequence"
+        return await self._done(
+            lambda database: list(readouts(database, behind, sequence, most=most))
+        )
 
-    async def head(self) -> int:
-        """The sequence number of the latest readout that can be read; 0 before the first."""
-        return await self._run(self._try, self._head) or 0
-
-    async def cursor(self, output: str) -> int:
-        """How far an output has got; 0 before everything."""
-        return await self._run(self._try, lambda: self._cursor(output)) or 0
-
-    async def latest(self, meter: str, registers: Iterable[int] = ()) -> Readout | None:
+    async def latest(self, meter: str, registers: Iterable[int] = ()) -> Stored | None:
         """The last readout of `meter` that was not imported; None before the first.
 
         With `registers`, the last one in which all of them were asked for.
-        """
-        return await self._run(self._try, lambda: self._latest(meter, registers))
 
-    async def advance(self, output: str, sequence: int) -> None:
-        """Note for good that an output has got as far as `sequence`."""
-        await self._run(self._try, lambda: self._advance(output, sequence))
+        Raises:
+            HistoryAwayError: the disk fails.
+
+        """
+        wanted = tuple(registers)
+        return await self._done(
+            lambda database: latest(database, meters.ids_of(database, meter), wanted)
+        )
+
+    async def position(self, output: str) -> Position:
+        """What an output has got. Raises HistoryAwayError where that cannot be known now."""
+        if output not in self._positions:
+            found = await self._done(lambda database: positions.position(database, output))
+            self._positions.setdefault(output, found)
+        return self._positions[output]
+
+    async def note(self, output: str, position: Position) -> None:
+        """Note for good what an output has got. Raises HistoryAwayError when the disk fails."""
+        self._positions[output] = position
+        await self._done(lambda database: positions.note(database, output, position))
 
     async def setting(self, meter: str, name: str) -> str | None:
-        """What was set at run time for the meter with this configured name; None if nothing."""
-        return await self._run(self._try, lambda: meters.setting(self._connect(), meter, name))
+        """What was set at run time for the meter that was last read under this configured name.
+
+        None if nothing was. Raises HistoryAwayError where that cannot be known now.
+        """
+        return await self._done(lambda database: meters.setting(database, meter, name))
 
     async def set_setting(self, meter: str, name: str, value: str) -> bool:
         """Keep what was set at run time; whether the disk took it."""
-        return await self._run(self._try, lambda: self._set_setting(meter, name, value)) or False
+        return await self._written(lambda one: meters.set_setting(one, meter, name, value))
 
-    async def lacking(self, name: str) -> Lacking:
-        """What the meters that were read under this name left out, and when."""
-        return await self._run(self._try, lambda: meters.lacking(self._connect(), name)) or {}
+    async def lacking(self) -> Lacking:
+        """What meters left out, and when. Raises HistoryAwayError when the disk fails."""
+        return await self._done(meters.lacking)
 
-    async def note_lacking(self, lacking: Lacking) -> None:
-        """Keep what meters left out, and when, besides what is kept of them already."""
-        await self._run(self._try, lambda: self._note_lacking(lacking))
+    async def note_lacking(self, lacking: Lacking) -> bool:
+        """Keep what meters left out besides what is kept already; whether the disk took it."""
+        return await self._written(lambda database: meters.note_lacking(database, lacking))
 
-    async def note_outdoor(self, value: Decimal, moment: datetime) -> None:
-        """Keep a temperature outside, in °C."""
-        await self._run(self._try, lambda: self._note_outdoor(value, moment))
+    async def note_outdoor(self, value: Decimal, moment: datetime) -> bool:
+        """Keep a temperature outside, in °C; whether the disk took it."""
+        return await self._written(lambda database: note(database, value, moment))
 
     async def rebuild(self) -> int:
-        """Roll up every hour again; gives how many hours that were."""
-        return await self._run(self._try, self._rebuild) or 0
+        """Roll up every hour again; gives how many hours that were. Raises what SQLite does."""
 
-    async def take_in(self, readouts: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
-        """Add older readouts, which no output is to see; gives how many were new, and were not."""
-        return await self._run(self._take_in, readouts)
+        def work(database: sqlite3.Connection) -> int:
+            with transaction(database):
+                return rebuild(database)
 
-    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        return await self._run(lambda: self._database.do(work))
+
+    async def take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
+        """Add older readouts, which no output is to see; gives how many were new, and were not.
+
+        Raises what SQLite does, and UsageError where a name was more than one meter.
+        """
+
+        def work(database: sqlite3.Connection) -> tuple[int, int]:
+            with transaction(database):
+                return take_in(database, lines)
+
+        return await self._run(lambda: self._database.do(work))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _done(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run(lambda: self._attempt(work))
+
+    async def _tried(self, work: Callable[[sqlite3.Connection], object]) -> bool:
+        """Do `work`; whether the disk let us."""
+        with contextlib.suppress(HistoryAwayError):
+            await self._done(work)
+            return True
+        return False
+
+    async def _written(self, work: Callable[[sqlite3.Connection], object]) -> bool:
+        def write(database: sqlite3.Connection) -> None:
+            with transaction(database):
+                work(database)
+
+        return await self._tried(write)
 
     # What follows runs in the thread.
 
-    def _try(self, work: Callable[[], T]) -> T | None:
-        """Do `work`; None when the disk does not let us, which is told once."""
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work`; HistoryAwayError when the disk does not let us, which is told once."""
         try:
-            result = self._mended(work)
+            result = self._database.do(work)
         except Exception as error:
-            if isinstance(error, UsageError) and not self._ours:
+            if isinstance(error, UsageError) and not self._database.is_ours:
                 raise
-            self._disconnect()
+            if not self._is_closing:
+                self._database.close()
             trouble = (isinstance(error, OSError) and error.strerror) or str(error)
-            if trouble != self._trouble:
+            if trouble != self._trouble and not self._is_closing:
                 self._trouble = trouble
                 _log.warning(
                     "History %s cannot be written: %s. Readouts wait in memory, at most %d of "
                     "them: make room on the disk, or see who may write there",
                     self._path,
                     trouble,
-                    _MOST_WAITING,
+                    MOST_WAITING,
                 )
-            return None
-        if self._trouble and not self._waiting:
+            raise HistoryAwayError(f"history {self._path}: {trouble}") from error
+        if self._trouble and not self._queue.waiting:
+            lost, self._queue.lost = self._queue.lost, 0
+            said = f"; {lost} did not fit into memory and are lost" if lost else ""
+            _log.info("History %s: written again, with what had waited%s", self._path, said)
             self._trouble = ""
-            _log.info("History %s: written again, with what had waited", self._path)
         return result
 
-    def _mended(self, work: Callable[[], T]) -> T:
-        """Do `work`, on a file that is mended, or else set aside, when it is damaged."""
-        try:
-            return work()
-        except FILE_ERRORS as error:
-            if not is_damage(error):
-                raise
-            if (
-                getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_INDEX
-            ):  # by a wrong byte in a row
-                self._connect().execute("REINDEX readout")
-            else:  # it is checked when it is opened again, and rows that are lost are removed
-                self._disconnect()
-                self._sound = False
-        try:
-            return work()
-        except FILE_ERRORS as error:
-            if not is_damage(error):
-                raise
-            self._set_aside(str(error))
-        return work()
-
-    def _connect(self) -> sqlite3.Connection:
-        if self._database is not None:
-            return self._database
-        check_history(self._path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        lock = self._path.open("ab")  # held until the end, beside SQLite's own locks
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise UsageError(
-                f"history {self._path} is in use by another kamstrup-mqtt: stop that one, or set "
-                "history.path to another file"
-            ) from error
-        self._lock = lock
-        with contextlib.suppress(PermissionError):
-            self._path.chmod(0o640)
-        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        self._database = database
-        database.text_factory = as_text
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise UsageError(
-                f"history {self._path} was made by a newer kamstrup-mqtt: update this one, or "
-                "restore a backup from before; what was read since would be missing there"
-            )
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")  # a power cut takes nothing that is written
-        database.execute("PRAGMA cache_size = -256")
-        if not self._sound:
-            check(database)
-            self._sound = True
-        if 0 < version < VERSION:
-            _log.info(
-                "History %s is brought to version %d: an older kamstrup-mqtt cannot open it then. "
-                "To go back, restore a backup from before: what is read from now on would be "
-                "missing there", self._path, VERSION,
-            )  # fmt: skip
-        for step in range(version + 1, VERSION + 1):
-            schema = files(__package__).joinpath(f"schema-{step}.sql").read_text(encoding="utf-8")
-            database.executescript(f"BEGIN IMMEDIATE; {schema}")
-            if step == 4:
-                to_version_4(database)
-            database.execute(f"PRAGMA user_version = {step}")
-            database.execute("COMMIT")
-        if version == 0:
-            # After a file that was set aside the numbers go on, for the outputs know them.
-            database.execute("INSERT INTO sqlite_sequence VALUES ('readout', ?)", (self._last,))
-        if database.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
-            database.execute(f"PRAGMA application_id = {APPLICATION}")
+    def _opened(self, database: sqlite3.Connection) -> None:
+        """Go on with the numbers and positions of a file, which may be a new one."""
         self.id = _id_of(database)
-        self._ours = True
-        return database
+        for output, position in self._positions.items():
+            positions.keep_up(database, output, position)
+        with self._turn:
+            self._queue.resume(*numbers_of(database))
 
-    def _disconnect(self) -> None:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _set_aside(self, damage: str) -> None:
-        self._disconnect()
-        check_history(self._path)  # somebody may have put another file there
-        self._sound = False
-        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                self._path.with_name(self._path.name + suffix).rename(f"{aside}{suffix}")
-        _log.error(
-            "History %s is damaged (%s). It is set aside as %s, and a new one is begun",
-            self._path,
-            damage,
-            aside,
-        )
-
-    def _write(self, meter: str, row: Row) -> tuple[int, int]:
-        """Write a readout, and what waits before it; give its numbers."""
-        if (meter, row) not in self._waiting:  # for this may be the second try
-            self._waiting.append((meter, row))
-        return self._write_waiting()
-
-    def _write_waiting(self) -> tuple[int, int]:
-        database, number = self._connect(), 0
-        if self._waiting:
-            with transaction(database):
-                for meter, row in self._waiting:
-                    self._last, number, is_renamed = write_next(database, meter, row, self._names)
-                    if is_renamed:
-                        self._renamed.append(meter)
-            self._waiting.clear()
-        return self._last, number
-
-    def _prune(self) -> None:
-        self._pruning.prune(self._connect(), self._path)
-
-    def _read(self, sequence: int, most: int) -> list[Stored]:
+    def _missed(self, database: sqlite3.Connection) -> None:
+        """Take what no output has got out of a file that is gone from its place."""
         behind = "WHERE sequence > ? ORDER BY sequence"
-        return list(readouts(self._connect(), behind, sequence, most=most))
+        delivered = min((one.cursor for one in self._positions.values()), default=0)
+        with contextlib.suppress(sqlite3.Error):
+            found = list(readouts(database, behind, delivered, most=MOST_WAITING))
+            with self._turn:
+                self._queue.put_back(found)
 
-    def _head(self) -> int:
-        found = readouts(self._connect(), "ORDER BY sequence DESC", most=1)
-        return next((one.sequence for one in found), 0)
+    def _write_waiting(self, database: sqlite3.Connection) -> None:
+        with self._turn:
+            waiting = self._queue.waiting
+        if not waiting:
+            return
+        with transaction(database):
+            renamed = [
+                stored.meter for stored in waiting
+                if write_next(database, stored, self._names, self._held(stored))
+            ]  # fmt: skip
+        with self._turn:
+            self._queue.written(waiting[-1].sequence)
+        self._renamed += renamed
 
-    def _latest(self, meter: str, registers: Iterable[int]) -> Readout | None:
-        database = self._connect()
-        return latest(database, meters.ids_of(database, meter), registers)
+    def _write_last(self, database: sqlite3.Connection) -> None:
+        database.execute(f"PRAGMA busy_timeout = {_LAST_WRITE_MS}")
+        self._write_waiting(database)
 
-    def _take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
-        with transaction(self._connect()) as database:
-            return take_in(database, lines)
-
-    def _note_lacking(self, lacking: Lacking) -> None:
-        with transaction(self._connect()) as database:
-            meters.note_lacking(database, lacking)
-
-    def _note_outdoor(self, value: Decimal, moment: datetime) -> None:
-        with transaction(self._connect()) as database:
-            note(database, value, moment)
-
-    def _rebuild(self) -> int:
-        with transaction(self._connect()) as database:
-            return rebuild(database)
-
-    def _cursor(self, output: str) -> int:
-        row = self._connect().execute(
-            "SELECT sequence FROM cursor WHERE output = ?", (output,)
-        ).fetchone()  # fmt: skip
-        return row[0] if row and isinstance(row[0], int) else 0
-
-    def _advance(self, output: str, sequence: int) -> None:
-        self._connect().execute(
-            "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE "
-            "SET sequence = excluded.sequence",
-            (output, sequence),
-        )
-
-    def _set_setting(self, meter: str, name: str, value: str) -> bool:
-        meters.set_setting(self._connect(), meter, name, value)
-        return True
+    def _held(self, stored: Stored) -> list[str]:
+        """Other configured names under which the very same meter was read last."""
+        serial = stored.readout.meter.serial
+        others = [(name, self.live.latest(name)) for name in self._names if name != stored.meter]
+        return [
+            name for name, other in others
+            if serial and other is not None and other.readout.meter.serial == serial
+        ]  # fmt: skip
 
 
-async def _nobody(_meter: str) -> None:
-    """Nobody wants to know."""
+async def _do_nothing(_meter: str) -> None:
+    """Where nobody wants to know."""
 
 
 def _id_of(database: sqlite3.Connection) -> str:

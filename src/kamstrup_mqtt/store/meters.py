@@ -1,7 +1,6 @@
 """The meters of a history: the serial number is the meter, and its configured name is a label.
 
-With what is kept of each: what it left out when it was asked, by its serial number and revision;
-and what was set at run time, by its name, for that is what a command is given for.
+With what is kept of each: what was set at run time, and what it left out when it was asked.
 """
 
 import json
@@ -11,14 +10,15 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
+from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Lacking, MeterIdentity
 from kamstrup_mqtt.store.codec import RowError, identity
 
 _log = logging.getLogger(__name__)
 
 
-class Met(NamedTuple):
-    """The id of a meter, and whether it had another name until now, one that is gone."""
+class KnownMeter(NamedTuple):
+    """The id of a meter, and whether it was read under another name until now."""
 
     id: int
     is_renamed: bool = False
@@ -37,7 +37,10 @@ def ids_of(database: sqlite3.Connection, meter: str) -> list[int]:
     return [number for (number,) in rows]
 
 
-def met(database: sqlite3.Connection, name: str, who: MeterIdentity, names: Collection[str]) -> Met:
+def find_or_add(
+    database: sqlite3.Connection, name: str, who: MeterIdentity, names: Collection[str],
+    held: Collection[str] = (),
+) -> KnownMeter:  # fmt: skip
     """The meter that was read under this configured name; kept up to date, or new.
 
     Args:
@@ -45,42 +48,53 @@ def met(database: sqlite3.Connection, name: str, who: MeterIdentity, names: Coll
         name: its name now.
         who: what it says of itself now.
         names: all configured names. What has one that is gone gets the new one of its meter.
+        held: names that are read as this very meter too, and so keep it.
 
     """
     meter, label = _known(database, name, who)
-    if label == name:
-        return Met(meter)
+    if label == name or label in held:
+        return KnownMeter(meter)
+    is_last = _last_of(database, str(label)) == meter
     database.execute("UPDATE meter SET name = ? WHERE id = ?", (name, meter))
-    if not names or label in names:
-        return Met(meter)
-    for table, column in (("meter", "name"), ("setting", "meter")):
-        database.execute(
-            f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {column} = ?",  # noqa: S608
-            (name, label),
-        )
-    database.execute("DELETE FROM setting WHERE meter = ?", (label,))
-    _log.info("%s is called %s from now on, with all that was read of it", label, name)
-    return Met(meter, is_renamed=True)
+    if names and label not in names:
+        if is_last:  # those that were there before it, and what did not say who it was
+            database.execute("UPDATE meter SET name = ? WHERE name = ?", (name, label))
+        _log.info("Meter %s is now called %s; its history goes with it", label, name)
+    return KnownMeter(meter, is_renamed=True)
 
 
-def imported(database: sqlite3.Connection, name: str, who: MeterIdentity) -> int:
-    """The id of the meter of an imported readout; without a serial number, the only so named."""
+def find_for_import(database: sqlite3.Connection, name: str, who: MeterIdentity) -> int:
+    """The id of the meter of an imported readout; without a serial number, the only so named.
+
+    Raises:
+        UsageError: there are several.
+
+    """
     if who.serial is None:
         known = database.execute(
-            "SELECT id FROM meter WHERE name = ? AND serial IS NOT NULL", (name,)
+            "SELECT id, serial FROM meter WHERE name = ? AND serial IS NOT NULL", (name,)
         ).fetchall()
-        if len(known) == 1:
+        if len(known) > 1:
+            serials = ", ".join(str(serial) for _, serial in known)
+            raise UsageError(f"{name} was more than one meter: name one with --serial: {serials}")
+        if known:
             return int(known[0][0])
-    return _known(database, name, who)[0]
+    return _known(database, name, who, is_import=True)[0]
 
 
-def lacking(database: sqlite3.Connection, name: str) -> Lacking:
-    """What the meters that were read under this name left out, and when."""
+def nameless(database: sqlite3.Connection, name: str) -> int | None:
+    """The id of what was read under this name while nobody told a serial number."""
+    row = database.execute(
+        "SELECT id FROM meter WHERE name = ? AND serial IS NULL ORDER BY latest DESC", (name,)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def lacking(database: sqlite3.Connection) -> Lacking:
+    """What meters left out when they were asked, and when."""
     found: Lacking = {}
     for serial, revision, register, since in database.execute(
-        "SELECT lacking.serial, revision, register, since FROM lacking "
-        "JOIN meter ON meter.serial = lacking.serial WHERE name = ?",
-        (name,),
+        "SELECT serial, revision, register, since FROM lacking"
     ):
         if isinstance(since, int) and isinstance(register, int):
             found.setdefault((serial, revision), {})[register] = since
@@ -100,20 +114,33 @@ def note_lacking(database: sqlite3.Connection, found: Lacking) -> None:
     )
 
 
-def setting(database: sqlite3.Connection, meter: str, name: str) -> str | None:
-    """What was set at run time for the meter with this configured name; None if nothing."""
+def setting(database: sqlite3.Connection, name: str, key: str) -> str | None:
+    """What was set at run time for the meter that was read last under this name, or None."""
     row = database.execute(
-        "SELECT value FROM setting WHERE meter = ? AND name = ?", (meter, name)
-    ).fetchone()  # fmt: skip
+        "SELECT value FROM setting WHERE meter = ? AND name = ?", (_last_of(database, name), key)
+    ).fetchone()
     return str(row[0]) if row else None
 
 
-def set_setting(database: sqlite3.Connection, meter: str, name: str, value: str) -> None:
-    """Keep what was set at run time."""
-    database.execute("INSERT OR REPLACE INTO setting VALUES (?, ?, ?)", (meter, name, value))
+def set_setting(database: sqlite3.Connection, name: str, key: str, value: str) -> None:
+    """Keep what was set at run time for the meter of this name; within a transaction."""
+    meter = _last_of(database, name)
+    if meter is None:  # it was not read yet
+        meter, _ = _known(database, name, MeterIdentity())
+    database.execute("INSERT OR REPLACE INTO setting VALUES (?, ?, ?)", (meter, key, value))
 
 
-def _known(database: sqlite3.Connection, name: str, who: MeterIdentity) -> tuple[int, object]:
+def _last_of(database: sqlite3.Connection, name: str) -> int | None:
+    """The id of the meter that was read last under this name, if one told who it is that one."""
+    row = database.execute(
+        "SELECT id FROM meter WHERE name = ? ORDER BY serial IS NULL, latest DESC, id DESC", (name,)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _known(
+    database: sqlite3.Connection, name: str, who: MeterIdentity, *, is_import: bool = False
+) -> tuple[int, object]:
     """The id of a meter and its label, after what it says of itself is noted.
 
     The index still knows what was in a row that a wrong byte has changed.
@@ -126,23 +153,38 @@ def _known(database: sqlite3.Connection, name: str, who: MeterIdentity) -> tuple
         (key,),
     ).fetchone()
     if row is None:
-        added = database.execute(
-            "INSERT INTO meter (serial, name, identity) VALUES (?, ?, ?)",
-            (who.serial, name, json.dumps(who.to_dict())),
-        )
-        return added.lastrowid or 0, name
+        return _add(database, name, who), name
     meter, serial, label, told = row
     if serial != who.serial:
         database.execute("REINDEX meter")
         database.execute("UPDATE meter SET serial = ? WHERE id = ?", (who.serial, meter))
         _log.warning("The history had a wrong byte in its table meter, which is mended")
-    now = json.dumps(_merged(told, who).to_dict())
+    now = json.dumps(_merged(told, who, is_older=is_import).to_dict())
     if now != told:
         database.execute("UPDATE meter SET identity = ? WHERE id = ?", (now, meter))
     return int(meter), label
 
 
-def _merged(told: object, who: MeterIdentity) -> MeterIdentity:
+def _add(database: sqlite3.Connection, name: str, who: MeterIdentity) -> int:
+    """A new meter; the first one of a name that tells its serial number is what was nameless."""
+    before, told = _last_of(database, name), json.dumps(who.to_dict())
+    known = "SELECT 1 FROM meter WHERE name = ? AND serial IS NOT NULL"
+    if who.serial and before is not None and not database.execute(known, (name,)).fetchone():
+        database.execute(
+            "UPDATE meter SET serial = ?, identity = ? WHERE id = ?", (who.serial, told, before)
+        )
+        return before
+    added = database.execute(
+        "INSERT INTO meter (serial, name, identity) VALUES (?, ?, ?)", (who.serial, name, told)
+    ).lastrowid
+    database.execute(  # what was set goes on, for it was set for whatever has that name
+        "INSERT OR IGNORE INTO setting SELECT ?, name, value FROM setting WHERE meter = ?",
+        (added, before),
+    )
+    return added or 0
+
+
+def _merged(told: object, who: MeterIdentity, *, is_older: bool) -> MeterIdentity:
     """What a meter says of itself, with what it said before where it says nothing now."""
     try:
         before = identity(str(told))
@@ -150,7 +192,8 @@ def _merged(told: object, who: MeterIdentity) -> MeterIdentity:
         return who
     if before.serial != who.serial:
         return who
+    first, second = (before, who) if is_older else (who, before)
     return MeterIdentity(
-        who.serial, who.type_code or before.type_code, who.revision or before.revision,
-        who.model or before.model,
+        who.serial, first.type_code or second.type_code, first.revision or second.revision,
+        first.model or second.model,
     )  # fmt: skip

@@ -8,10 +8,9 @@ import sqlite3
 from collections import defaultdict
 from typing import NamedTuple
 
-from kamstrup_mqtt.store.codec import LIVE, RowError, identity
-from kamstrup_mqtt.store.rollup import join_hours, roll_up_between
-
-_MOST_HOURS = 1 << 27  # since 1970: beyond every year that has a date
+from kamstrup_mqtt.store.codec import FIRST, LAST, LIVE, RowError, identity
+from kamstrup_mqtt.store.meters import set_setting
+from kamstrup_mqtt.store.rollup import MOST_HOURS, hour_of, join_hours, roll_up_between
 
 
 class _Old(NamedTuple):
@@ -55,12 +54,12 @@ def to_version_4(database: sqlite3.Connection) -> None:
     for (serial, _), its in groups.items():
         kept |= dict.fromkeys((one.id for one in its), _join(database, serial, its))
     _number_undelivered(database)
-    last = {str(one.name): kept[one.id] for one in sorted(old, key=lambda one: one.order)}
-    for name, meter in last.items():
+    latest = {str(one.name): one for one in sorted(old, key=lambda one: one.order)}
+    for name, one in sorted(latest.items(), key=lambda item: item[1].order):
         database.execute(
-            "INSERT OR IGNORE INTO doubt_4 SELECT ?, after, begin, until, newest, earlier, later, "
+            "INSERT OR REPLACE INTO doubt_4 SELECT ?, after, begin, until, newest, earlier, later, "
             "believed FROM doubt WHERE name = ?",
-            (meter, name),
+            (kept[one.id], name),
         )
     for table in ("meter", "doubt"):
         database.execute(f"DROP TABLE {table}")
@@ -68,11 +67,26 @@ def to_version_4(database: sqlite3.Connection) -> None:
     database.execute("CREATE UNIQUE INDEX meter_serial ON meter (serial) WHERE serial IS NOT NULL")
     database.execute("CREATE INDEX meter_name ON meter (name)")
     index = "CREATE UNIQUE INDEX readout_moment ON readout (meter, source, taken)"
+    # What a wrong byte has dated, or not dated, is marked, and stands anywhere.
+    database.execute(
+        "UPDATE readout SET misdated = 1, taken = sequence "
+        "WHERE typeof(taken) <> 'integer' OR taken NOT BETWEEN ? AND ?",
+        (FIRST, LAST),
+    )
     try:
         database.execute(index)
     except sqlite3.IntegrityError:
         _bump_twins(database)
         database.execute(index)
+
+
+def to_version_5(database: sqlite3.Connection) -> None:
+    """Give what was set for a name to the meter that was read last under it."""
+    rows = database.execute("SELECT meter, name, value FROM setting").fetchall()
+    database.execute("DROP TABLE setting")
+    database.execute("ALTER TABLE setting_5 RENAME TO setting")
+    for meter, name, value in rows:
+        set_setting(database, str(meter), str(name), str(value))
 
 
 def _join(database: sqlite3.Connection, serial: str | None, its: list[_Old]) -> int:
@@ -81,9 +95,7 @@ def _join(database: sqlite3.Connection, serial: str | None, its: list[_Old]) -> 
     kept = max(its, key=lambda one: (counts[one.id], one.order))
     told = [one for one in its if one.serial is not None] or its
     newest = max(told, key=lambda one: one.order)
-    rolled = [
-        one.rolled for one in its if isinstance(one.rolled, int) and abs(one.rolled) < _MOST_HOURS
-    ]
+    rolled = [int(str(one.rolled)) for one in its if _is_hour(one.rolled)]
     latest = max((one.latest for one in its if isinstance(one.latest, int)), default=None)
     database.execute(
         "INSERT INTO meter_4 (id, serial, name, identity, rolled, latest) "
@@ -97,14 +109,15 @@ def _join(database: sqlite3.Connection, serial: str | None, its: list[_Old]) -> 
             latest,
         ),
     )
+    begins = [begin for one in its if (begin := _last_rolled(database, one)) is not None]
+    begins = [min(begins)] if begins and len(its) > 1 else []
     for one in its:
         if one is not kept:
             database.execute("UPDATE readout SET meter = ? WHERE meter = ?", (kept.id, one.id))
             join_hours(database, one.id, kept.id)
-    if len(its) > 1 and rolled:
-        # What one of them had not rolled up yet lies before what another had.
-        first = min(rolled) if len(rolled) == len(its) else None
-        roll_up_between(database, kept.id, first, max(rolled))
+    # What one of them had not rolled up yet may lie before what another had.
+    for begin in begins if rolled else []:
+        roll_up_between(database, kept.id, begin, max(rolled))
     return kept.id
 
 
@@ -132,20 +145,34 @@ def _bump_twins(database: sqlite3.Connection) -> None:
     database.executemany("UPDATE readout SET taken = ? WHERE sequence = ?", reversed(moved))
 
 
+def _last_rolled(database: sqlite3.Connection, one: _Old) -> int | None:
+    """The last hour of a row that needs no rolling up; None where none of it does."""
+    if _is_hour(one.rolled):
+        return int(str(one.rolled))
+    (oldest,) = database.execute(
+        "SELECT min(taken) FROM readout WHERE meter = ? AND misdated = 0", (one.id,)
+    ).fetchone()
+    return hour_of(oldest) - 1 if isinstance(oldest, int) else None
+
+
+def _is_hour(rolled: object) -> bool:
+    return isinstance(rolled, int) and abs(rolled) < MOST_HOURS
+
+
 def _number_undelivered(database: sqlite3.Connection) -> None:
     """Number the live readouts that no output has got yet, those of each meter from 1."""
     (delivered,) = database.execute("SELECT min(sequence) FROM cursor").fetchone()
-    waiting = database.execute(
-        "SELECT sequence, meter FROM readout WHERE sequence > ? AND source = ? ORDER BY sequence",
+    database.execute(
+        "UPDATE readout SET meter_sequence = number FROM (SELECT sequence AS its, "
+        "row_number() OVER (PARTITION BY meter ORDER BY sequence) AS number "
+        "FROM readout WHERE sequence > ? AND source = ?) WHERE sequence = its",
         (max(delivered, 0) if isinstance(delivered, int) else 0, LIVE),
-    ).fetchall()
-    last: dict[int, int] = defaultdict(int)
-    for sequence, meter in waiting:
-        last[meter] += 1
-        database.execute(
-            "UPDATE readout SET meter_sequence = ? WHERE sequence = ?", (last[meter], sequence)
-        )
-    database.executemany(
-        "UPDATE meter_4 SET last_sequence = ? WHERE id = ?",
-        [(count, meter) for meter, count in last.items()],
     )
+    database.execute(
+        "UPDATE meter_4 SET last_sequence = latest_number FROM (SELECT meter AS whose, "
+        "max(meter_sequence) AS latest_number FROM readout WHERE meter_sequence > 0 "
+        "GROUP BY meter) WHERE id = whose"
+    )
+
+
+MIGRATIONS = {4: to_version_4, 5: to_version_5}  # what a step does behind its schema

@@ -9,7 +9,7 @@ import math
 import sqlite3
 import time
 
-from kamstrup_mqtt.store.rollup import begin_of, hour_of
+from kamstrup_mqtt.store.rollup import begin_of, close_hours, hour_of
 from kamstrup_mqtt.store.write import transaction
 
 _AT_ONCE = 200  # readouts that are removed with one that is written
@@ -164,8 +164,24 @@ def _delivered(database: sqlite3.Connection) -> int:
 def _delete(database: sqlite3.Connection, rows: list[tuple[int]]) -> int:
     if rows:
         with transaction(database):
+            _close_hours(database, [number for (number,) in rows])
             database.executemany("DELETE FROM readout WHERE sequence = ?", rows)
     return len(rows)
+
+
+def _close_hours(database: sqlite3.Connection, numbers: list[int]) -> None:
+    """See that what readouts tell is kept by the hour, before they go."""
+    marks = ", ".join("?" * len(numbers))
+    latest: dict[int, int] = {}
+    for meter, taken in database.execute(
+        "SELECT readout.meter, taken FROM readout "  # noqa: S608 - question marks
+        f"JOIN meter ON meter.id = readout.meter WHERE sequence IN ({marks}) AND misdated = 0",
+        numbers,
+    ):
+        if isinstance(taken, int):
+            latest[meter] = max(taken, latest.get(meter, taken))
+    for meter, taken in latest.items():
+        close_hours(database, meter, taken)
 
 
 def _used_bytes(database: sqlite3.Connection) -> int:

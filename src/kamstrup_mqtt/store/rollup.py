@@ -23,6 +23,7 @@ from kamstrup_mqtt.store.rows import raw_rows, tell
 
 HOUR_US = 3_600_000_000
 GRACE_US = 10_000_000  # a reading so soon after the full hour is one of the hour that ended
+MOST_HOURS = 1 << 27  # since 1970: beyond every year that has a date
 _SECOND_US = 1_000_000
 _DAY_US = 24 * HOUR_US
 FIELDS = "unit, first, first_taken, last, last_taken, low, high, total, count"  # of an `Hour`
@@ -104,7 +105,7 @@ def summed(
 def rolled_of(database: sqlite3.Connection, meter: int) -> int | None:
     """The last hour of the meter with this id that is rolled up, or None."""
     (rolled,) = database.execute("SELECT rolled FROM meter WHERE id = ?", (meter,)).fetchone()
-    return rolled if isinstance(rolled, int) else None
+    return rolled if isinstance(rolled, int) and abs(rolled) < MOST_HOURS else None
 
 
 def keep_up(database: sqlite3.Connection, meter: int, taken: int) -> None:
@@ -127,25 +128,39 @@ def keep_up(database: sqlite3.Connection, meter: int, taken: int) -> None:
 
 
 def rebuild(database: sqlite3.Connection) -> int:
-    """Roll up again every hour of which readouts are left; gives how many hours that were."""
+    """Roll up again every hour of which all readouts are left; gives how many hours that were."""
     count = 0
     for (meter,) in database.execute("SELECT id FROM meter").fetchall():
         (last,) = database.execute(
             "SELECT max(taken) FROM readout WHERE meter = ? AND misdated = 0", (meter,)
         ).fetchone()  # fmt: skip
-        if not isinstance(last, int):
-            continue
-        rolled: int | None = None
-        for (hour,) in database.execute(
-            "SELECT DISTINCT (taken - ?) / ? FROM readout "
-            "WHERE meter = ? AND misdated = 0 AND taken < ?",
-            (GRACE_US, HOUR_US, meter, begin_of(hour_of(last))),
-        ).fetchall():
-            _roll_up(database, meter, hour)
-            rolled = max(hour, rolled or hour)
-            count += 1
-        database.execute("UPDATE meter SET rolled = ? WHERE id = ?", (rolled, meter))
+        if isinstance(last, int):
+            hours = roll_up_between(database, meter, None, hour_of(last) - 1, anew=True)
+            rolled = max(hours, default=None)
+            database.execute("UPDATE meter SET rolled = ? WHERE id = ?", (rolled, meter))
+            count += len(hours)
     return count
+
+
+def roll_up_imported(database: sqlite3.Connection, meter: int, hours: Collection[int]) -> None:
+    """Roll up hours into which older readouts came."""
+    rolled = rolled_of(database, meter)
+    (last,) = database.execute(
+        "SELECT max(taken) FROM readout WHERE meter = ?", (meter,)
+    ).fetchone()
+    done = [hour for hour in hours if hour < hour_of(last) or (rolled and hour <= rolled)]
+    for hour in done:
+        _roll_up(database, meter, hour)
+    if rolled is None and done:
+        database.execute("UPDATE meter SET rolled = ? WHERE id = ?", (max(done), meter))
+
+
+def close_hours(database: sqlite3.Connection, meter: int, taken: int) -> None:
+    """Roll up all up to the hour of `taken`, for readouts are going to be removed."""
+    rolled, last = rolled_of(database, meter), hour_of(taken)
+    if rolled is None or rolled < last:
+        roll_up_between(database, meter, rolled, last)
+        database.execute("UPDATE meter SET rolled = ? WHERE id = ?", (last, meter))
 
 
 def forget(database: sqlite3.Connection, meter: int, taken: int) -> None:
@@ -182,35 +197,53 @@ def registers_of(database: sqlite3.Connection, meter: int) -> list[int]:
 
 def join_hours(database: sqlite3.Connection, one: int, other: int) -> None:
     """Add the hours of the meter with the first id to those of the other, and remove them."""
-    query = f"SELECT register, hour, {FIELDS} FROM hour WHERE meter = ?"  # noqa: S608 - our own
-    rows = database.execute(query, (one,))
-    for register, place, *fields in rows.fetchall():
-        with contextlib.suppress(*_WRONG):  # a row that cannot be read has nothing to add
-            hour = Hour(*values_in(fields))
-            there = _kept(database, other, register, math.floor(place)).get(place)
-            if there is not None and there.unit == hour.unit:
-                both = _spanning(there, hour)
-                both.total = EXACT.add(there.total, hour.total)
-                both.count = there.count + hour.count
-                _keep(database, other, register, place, both)
-            elif there is None or there.last_taken <= hour.last_taken:
-                _keep(database, other, register, place, hour)
+    query = f"SELECT hour, {FIELDS} FROM hour WHERE meter = ? AND register = ?"  # noqa: S608 - ours
+    for register in registers_of(database, one):
+        for place, *fields in database.execute(query, (one, register)).fetchall():
+            with contextlib.suppress(*_WRONG):  # a row that cannot be read has nothing to add
+                hour = Hour(*values_in(fields))
+                there = _kept(database, other, register, math.floor(place)).get(place)
+                if there is not None and there.unit == hour.unit:
+                    both = _spanning(there, hour)
+                    both.total = EXACT.add(there.total, hour.total)
+                    both.count = there.count + hour.count
+                    _keep(database, other, register, place, both)
+                elif there is None or there.last_taken <= hour.last_taken:
+                    _keep(database, other, register, place, hour)
     database.execute("DELETE FROM hour WHERE meter = ?", (one,))
 
 
-def roll_up_between(database: sqlite3.Connection, meter: int, first: int | None, last: int) -> None:
-    """Roll up the hours behind `first`, or all, up to `last`, of which readouts are there."""
+def roll_up_between(
+    database: sqlite3.Connection, meter: int, first: int | None, last: int, *, anew: bool = False
+) -> list[int]:
+    """Roll up the hours behind `first`, or all, up to `last`, of which readouts are there.
+
+    Args:
+        database: within a transaction.
+        meter: the id of a meter.
+        first: an hour, or None.
+        last: an hour.
+        anew: replace what is kept where nothing says that it was made of more.
+
+    Returns:
+        Those hours.
+
+    """
     begin = begin_of(first + 1) if first is not None else -(1 << 62)
-    hours = database.execute(
-        "SELECT DISTINCT (taken - ?) / ? FROM readout "
-        "WHERE meter = ? AND misdated = 0 AND taken >= ? AND taken < ?",
-        (GRACE_US, HOUR_US, meter, begin, begin_of(last + 1)),
-    ).fetchall()
-    for (hour,) in hours:
-        _roll_up(database, meter, hour)
+    hours = [
+        hour
+        for (hour,) in database.execute(
+            "SELECT DISTINCT (taken - ?) / ? FROM readout "
+            "WHERE meter = ? AND misdated = 0 AND taken >= ? AND taken < ?",
+            (GRACE_US, HOUR_US, meter, begin, begin_of(last + 1)),
+        ).fetchall()
+    ]
+    for hour in hours:
+        _roll_up(database, meter, hour, anew=anew)
+    return hours
 
 
-def _roll_up(database: sqlite3.Connection, meter: int, hour: int) -> None:
+def _roll_up(database: sqlite3.Connection, meter: int, hour: int, *, anew: bool = False) -> None:
     """Roll up an hour from its readouts; what is kept of more of them is added to, not replaced."""
     found: dict[int, dict[float, Hour]] = {}
     for (place, register), done in summed(
@@ -219,7 +252,7 @@ def _roll_up(database: sqlite3.Connection, meter: int, hour: int) -> None:
         found.setdefault(register, {})[place] = done
     for register, parts in found.items():
         there = _kept(database, meter, register, hour)
-        if _covers(parts.values(), there.values()):
+        if _covers(parts.values(), there.values(), by_count=not anew):
             database.execute(
                 "DELETE FROM hour WHERE meter = ? AND register = ? AND hour >= ? AND hour < ?",
                 (meter, register, hour, hour + 1),
@@ -237,20 +270,20 @@ def _roll_up(database: sqlite3.Connection, meter: int, hour: int) -> None:
             )
 
 
-def _covers(new: Collection[Hour], old: Collection[Hour]) -> bool:
+def _covers(new: Collection[Hour], old: Collection[Hour], *, by_count: bool) -> bool:
     """Whether the readings of `new` are all that `old` was made of, as far as can be known."""
     return not old or (
         min(hour.first_taken for hour in new) <= min(hour.first_taken for hour in old)
         and max(hour.last_taken for hour in new) >= max(hour.last_taken for hour in old)
-        and sum(hour.count for hour in new) >= sum(hour.count for hour in old)
+        and not (by_count and sum(hour.count for hour in new) < sum(hour.count for hour in old))
     )
 
 
 def _spanning(old: Hour, new: Hour) -> Hour:
     """Both hours as one, with the mean of the one that has more readings."""
     first, last = (
-        min(old, new, key=lambda hour: hour.first_taken),
-        max(old, new, key=lambda hour: hour.last_taken),
+        min(new, old, key=lambda hour: hour.first_taken),  # the new one where they are the same
+        max(new, old, key=lambda hour: hour.last_taken),
     )
     more = max(new, old, key=lambda hour: hour.count)
     return Hour(

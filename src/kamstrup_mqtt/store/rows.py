@@ -103,7 +103,7 @@ def readouts(
 
 def latest(
     database: sqlite3.Connection, ids: Sequence[int], registers: Iterable[int] = ()
-) -> Readout | None:
+) -> Stored | None:
     """The last readout of these meters that was not imported, by order; no time is to be trusted.
 
     With `registers`, the last one in which all of them were asked for, among the last thousand.
@@ -118,7 +118,7 @@ def latest(
         "ORDER BY sequence DESC",
         last, *ids, most=_LOOKED_AT,
     )  # fmt: skip
-    return next((one.readout for one in found if one.readout.covers(registers)), None)
+    return next((one for one in found if one.readout.covers(registers)), None)
 
 
 def raw_rows(

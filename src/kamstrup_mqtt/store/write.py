@@ -3,36 +3,22 @@
 import contextlib
 import logging
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
-from kamstrup_mqtt.readout import Readout
+from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.store.clock import RIGHT, judge
-from kamstrup_mqtt.store.codec import IMPORT, LIVE, Row, encode, identity
-from kamstrup_mqtt.store.meters import imported, met
-from kamstrup_mqtt.store.rollup import keep_up, rebuild
-from kamstrup_mqtt.store.rows import readouts
+from kamstrup_mqtt.store.codec import IMPORT, LIVE, Row, encode
+from kamstrup_mqtt.store.meters import find_for_import, find_or_add, nameless
+from kamstrup_mqtt.store.queue import Key, key_of
+from kamstrup_mqtt.store.rollup import hour_of, keep_up, roll_up_imported
+from kamstrup_mqtt.store.rows import Stored, readouts
 
 _IMPORT = 1 << 40  # numbers for each import
 _MOST = 1 << 53  # readouts of a meter, and beyond what JSON of others can count to
 
 _log = logging.getLogger(__name__)
-
-
-class Written(NamedTuple):
-    """What became of a live readout.
-
-    Args:
-        sequence: its place in the order of all.
-        meter_sequence: its number among the live ones of its meter.
-        is_renamed: whether its meter had another name until now.
-
-    """
-
-    sequence: int
-    meter_sequence: int
-    is_renamed: bool
 
 
 @contextlib.contextmanager
@@ -49,49 +35,82 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def write_next(
-    database: sqlite3.Connection, name: str, row: Row, names: Collection[str] = ()
-) -> Written:
-    """Write a live readout behind the last.
+    database: sqlite3.Connection, stored: Stored, names: Collection[str] = (),
+    held: Collection[str] = (),
+) -> bool:  # fmt: skip
+    """Write a live readout under its numbers; whether its meter had another name until now.
 
     Args:
         database: within a transaction.
-        name: the configured name of its meter.
-        row: the readout.
+        stored: the readout.
         names: all configured names. What was read under one that is gone belongs to the new name
             of its meter.
+        held: other names under which the very same meter is read.
 
     """
-    meter, is_renamed = met(database, name, identity(row.identity), names)
+    row = encode(stored.readout)
+    meter, is_renamed = find_or_add(database, stored.meter, stored.readout.meter, names, held)
     misdated = judge(database, meter, row.taken)
-    number = _next_number(database, meter)
     taken = row.taken
     while _is_there(database, meter, LIVE, taken):  # a clock that stands still, or was set
         taken += 1
-    sequence = _insert(
-        database, None, meter,
-        row._replace(taken=taken, misdated=misdated, source=LIVE, meter_sequence=number),
+    _insert(
+        database, stored.sequence, meter,
+        row._replace(
+            taken=taken, misdated=misdated, source=LIVE, meter_sequence=stored.meter_sequence
+        ),
     )  # fmt: skip
     database.execute(
-        "UPDATE meter SET latest = ?, last_sequence = ? WHERE id = ?", (sequence, number, meter)
+        "UPDATE meter SET latest = ?, last_sequence = ? WHERE id = ?",
+        (stored.sequence, stored.meter_sequence, meter),
     )
     if misdated == RIGHT:
         keep_up(database, meter, row.taken)
-    return Written(sequence, number, is_renamed)
+    return is_renamed
+
+
+def numbers_of(database: sqlite3.Connection) -> tuple[int, dict[Key, int]]:
+    """The number of the last readout, and of the last one of each meter.
+
+    A wrong byte does not begin them anew.
+    """
+    lasts = database.execute(
+        "SELECT max(sequence) FROM readout UNION ALL SELECT max(sequence) FROM cursor "
+        "UNION ALL SELECT seq FROM sqlite_sequence WHERE name = 'readout'"
+    ).fetchall()
+    last = max((one for (one,) in lasts if isinstance(one, int) and one < _MOST), default=0)
+    numbers: dict[Key, int] = {}
+    for meter, serial, name, number in database.execute(
+        "SELECT id, serial, name, last_sequence FROM meter"
+    ).fetchall():
+        if not isinstance(number, int) or not 0 <= number < _MOST:
+            (number,) = database.execute(  # noqa: PLW2901
+                "SELECT max(meter_sequence) FROM readout WHERE meter = ? AND meter_sequence < ?",
+                (meter, _MOST),
+            ).fetchone()
+        key = key_of(str(name), MeterIdentity(serial))
+        numbers[key] = max(number or 0, numbers.get(key, 0))
+    return max(last, 0), numbers
 
 
 def take_in(database: sqlite3.Connection, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
     """Add older readouts below every cursor; gives how many were new, and how many were not."""
     added = known = 0
+    hours: dict[int, set[int]] = defaultdict(set)  # into which something came, by meter
     (lowest,) = database.execute("SELECT min(sequence) FROM readout").fetchone()
     # Below every cursor, and rising, for that fills the file's pages.
     sequence = (min(0, lowest or 0) // _IMPORT - 1) * _IMPORT
     for name, readout in lines:
-        meter = imported(database, name, readout.meter)
+        meter = find_for_import(database, name, readout.meter)
         row = encode(readout)
         there = _there(database, meter, row.taken)
-        if any(one and readout.readings.items() <= one.readings.items() for one in there.values()):
+        found = [*there.values()]
+        if readout.meter.serial is None and (other := nameless(database, name)) is not None:
+            found += _there(database, other, row.taken).values()
+        if any(one and readout.readings.items() <= one.readings.items() for one in found):
             known += 1
             continue
+        hours[meter].add(hour_of(row.taken))
         added += 1
         if IMPORT in there:  # of other parameters, or unreadable
             before = there[IMPORT]
@@ -105,31 +124,18 @@ def take_in(database: sqlite3.Connection, lines: Iterable[tuple[str, Readout]]) 
         else:
             sequence += 1
             _insert(database, sequence, meter, row._replace(source=IMPORT))
-    rebuild(database)
+    for meter, touched in hours.items():
+        roll_up_imported(database, meter, touched)
     return added, known
 
 
-def _next_number(database: sqlite3.Connection, meter: int) -> int:
-    """The number of the next live readout of a meter; a wrong byte does not begin it anew."""
-    (last,) = database.execute(
-        "SELECT last_sequence FROM meter WHERE id = ?", (meter,)
-    ).fetchone()  # fmt: skip
-    if not isinstance(last, int) or not 0 <= last < _MOST:
-        (last,) = database.execute(
-            "SELECT max(meter_sequence) FROM readout WHERE meter = ? AND meter_sequence < ?",
-            (meter, _MOST),
-        ).fetchone()
-    return (last or 0) + 1
-
-
-def _insert(database: sqlite3.Connection, sequence: int | None, meter: int, row: Row) -> int:
-    """Write a readout under the next place in the order, or another one, and give that."""
-    written = database.execute(
+def _insert(database: sqlite3.Connection, sequence: int, meter: int, row: Row) -> None:
+    """Write a readout under that number."""
+    database.execute(
         "INSERT INTO readout (sequence, meter, layout, taken, utc_offset, digits, misdated, "
         "source, meter_sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (sequence, meter, _layout(database, row.columns), *row[2:]),
-    ).lastrowid
-    return written or 0
+    )
 
 
 def _is_there(database: sqlite3.Connection, meter: int, source: int, taken: int) -> bool:

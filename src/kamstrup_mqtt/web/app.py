@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from importlib.resources import files
@@ -72,7 +72,7 @@ class House:
     currency: str
     complaints: Callable[[], list[str]]
     connected: Callable[[], bool]
-    backlog: Callable[[], Awaitable[int]]
+    backlog: Callable[[], int]
 
 
 def make_app(house: House) -> Starlette:
@@ -181,7 +181,7 @@ class _Pages:
             readouts,
             {name: status for name, status in found.items() if status is not None},
             connected=self._house.connected(),
-            backlog=await self._house.backlog(),
+            backlog=self._house.backlog(),
         )
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -230,6 +230,8 @@ class _Pages:
 
     def _now(self, name: str, readout: Readout | None) -> dict[str, object]:
         status = self._house.statuses.latest(name)
+        if status and readout and readout.meter.is_other_than(status.meter):
+            status = None  # of the one that came after it
         return {
             "name": name,
             "broker": self._house.connected(),

@@ -1,0 +1,191 @@
+"""What an output delivers next, decided without a clock, a connection or a disk.
+
+Each readout is delivered once: the newest of each meter live, as soon as may be, and all that was
+missed late, oldest first. How far that has got is a position, which is noted for good.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from kamstrup_mqtt.store import Position, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Deliver this readout, and tell `delivered`."""
+
+    stored: Stored
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Ask the history for what is behind that sequence number, and tell `found`."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Note the position for good, and tell `noted`."""
+
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done until there is news."""
+
+
+Step = Deliver | Read | Note | Wait
+
+
+class Follower:
+    """The delivery of all readouts to one output.
+
+    Args:
+        meters: the configured names of the meters that the output gets; of others it gets nothing.
+
+    """
+
+    def __init__(self, meters: Collection[str]) -> None:
+        self._meters = meters
+        self._newest: dict[str, Stored] = {}  # by meter
+        self._repeat: set[str] = set()  # meters whose newest is delivered again
+        self._cursor: int | None = None  # up to it all is delivered; None while it is not known
+        self._ahead: set[int] = set()  # what is delivered behind it
+        self._unnumbered: set[tuple[str, datetime]] = set()  # delivered before they had a number
+        self._noted: Position | None = None
+        self._window: deque[Stored] = deque()  # behind the cursor, in order
+        self._read_to = 0  # the last one that was taken into the window
+        self._has_more = True  # whether the history may have something behind that
+        self._is_away = False  # whether the disk failed lately
+        self._is_held = False  # whether something behind the cursor waits for a name
+        self._is_settled = False  # whether all meters have the names that they are going to have
+
+    @property
+    def position(self) -> Position | None:
+        """What is delivered; None while it is not known what an earlier run delivered."""
+        return None if self._cursor is None else Position(self._cursor, frozenset(self._ahead))
+
+    @property
+    def needs_disk(self) -> bool:
+        """Whether it waits for a disk that failed."""
+        return self._is_away or self._cursor is None
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is left to deliver, as far as the history can be read."""
+        is_read = not (self.needs_disk or self._window or self._has_more)
+        return is_read and all(map(self._is_done, self._newest.values()))
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the position is kept."""
+        return self.position in (None, self._noted)
+
+    def resume(self, position: Position) -> None:
+        """Go on from a position that an earlier run noted."""
+        self._noted = position
+        self._cursor = self._read_to = position.cursor
+        self._ahead |= position.ahead
+
+    def offer(self, stored: Stored) -> None:
+        """Take note of a readout, perhaps the newest of its meter."""
+        newest = self._newest.get(stored.meter)
+        if newest is None or not 0 < stored.sequence < newest.sequence:
+            self._newest[stored.meter] = stored
+        self._has_more = True
+
+    def repeat(self) -> None:
+        """Deliver the newest of each meter again, to a receiver that may have lost it."""
+        self._repeat = set(self._newest)
+
+    def retry(self) -> None:
+        """Try again what the disk did not do."""
+        self._is_away = False
+
+    def next(self) -> Step:
+        """What to do now."""
+        for meter, stored in self._newest.items():
+            if meter in self._meters and (meter in self._repeat or not self._is_done(stored)):
+                return Deliver(stored, is_live=True)
+        position = self.position
+        if self._is_away or position is None:
+            return Wait()
+        if position != self._noted:
+            return Note(position)
+        if self._window:
+            return Deliver(self._window[0], is_live=False)
+        return Read(self._read_to) if self._has_more else Wait()
+
+    def delivered(self, stored: Stored) -> None:
+        """Take it that the receiver has that readout."""
+        if self._newest.get(stored.meter) is stored:
+            self._repeat.discard(stored.meter)
+        if not stored.sequence:
+            self._unnumbered.add((stored.meter, stored.readout.time))
+        elif self._cursor is None or stored.sequence > self._cursor:
+            self._ahead.add(stored.sequence)
+        self._advance()
+
+    def found(self, behind: Iterable[Stored]) -> None:
+        """Take what the history has behind what was asked for, in order."""
+        self._has_more = False
+        for stored in behind:
+            self._has_more = True
+            self._read_to = stored.sequence
+            self._window.append(stored)
+            newest = self._newest.get(stored.meter)
+            if newest is not None and (
+                stored.sequence > newest.sequence > 0 or newest.readout.time == stored.readout.time
+            ):  # that is newer, or the same with its number
+                self._newest[stored.meter] = stored
+        self._advance()
+
+    def noted(self, position: Position) -> None:
+        """Take it that the position is kept."""
+        self._noted = position
+
+    def named(self, *, is_settled: bool = False) -> None:
+        """Look again at what had a name that nobody wants: a meter may have got its new one.
+
+        Args:
+            is_settled: whether no other ones are to come, so that what is left is not wanted.
+
+        """
+        self._is_settled = self._is_settled or is_settled
+        if self._is_held and self._cursor is not None:
+            self._is_held, self._has_more = False, True
+            self._read_to = self._cursor
+            self._window.clear()
+
+    def away(self) -> None:
+        """Take it that the disk fails; `retry` when it may work again."""
+        self._is_away = True
+
+    def _is_done(self, stored: Stored) -> bool:
+        return (
+            stored.sequence in self._ahead
+            or 0 < stored.sequence <= (self._cursor or 0)
+            or (stored.meter, stored.readout.time) in self._unnumbered
+        )
+
+    def _advance(self) -> None:
+        """Leave behind what is delivered, or not wanted."""
+        while self._window:
+            first = self._window[0]
+            is_wanted = first.meter in self._meters
+            if is_wanted and not self._is_done(first):
+                return
+            self._window.popleft()
+            self._unnumbered.discard((first.meter, first.readout.time))
+            if not is_wanted and not self._is_settled:
+                self._is_held = True
+            elif self._is_held:
+                self._ahead.add(first.sequence)
+            else:
+                self._cursor = first.sequence
+                self._ahead.discard(first.sequence)

@@ -1,0 +1,267 @@
+"""The file of a history while it is in use: opened, migrated, mended, set aside, missed.
+
+For one thread. What is in it is no matter here.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, TypeVar
+
+from kamstrup_mqtt.errors import UsageError
+from kamstrup_mqtt.store.check import check
+from kamstrup_mqtt.store.file import (
+    APPLICATION,
+    FILE_ERRORS,
+    VERSION,
+    check_history,
+    companions,
+    is_damage,
+    lock_name,
+)
+from kamstrup_mqtt.store.migration import MIGRATIONS
+from kamstrup_mqtt.store.rows import as_text
+from kamstrup_mqtt.store.salvage import salvage, version_of
+
+_LOOK_S = 1.0  # how often it is looked whether the file is still in its place
+_REST_S = 30.0  # between two tries of a migration, which may take minutes each
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Use = Callable[[sqlite3.Connection], None]
+
+
+class Database:
+    """The file at `path`.
+
+    Args:
+        path: where it is; its folder is made when it is missing.
+        opened: is told of a connection that was just made, before anybody uses it.
+        missed: is told of one whose file is gone or another one, but that can still be read.
+
+    """
+
+    def __init__(self, path: Path, opened: Use, missed: Use) -> None:
+        self.is_ours = False  # whether we have had it open
+        self._path = path
+        self._opened = opened
+        self._missed = missed
+        self._connection: sqlite3.Connection | None = None
+        self._lock: IO[bytes] | None = None
+        self._is_sound = False  # whether the file was checked
+        self._damaged: Path | None = None  # what was set aside, and not salvaged yet
+        self._place: tuple[int, int] | None = None  # which file it was
+        self._disk: int | None = None  # and on which disk
+        self._looked_at = 0.0
+        self._failed_at, self._failure = -_REST_S, ""  # the last migration that failed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
+
+    def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work`, on a file that is mended, or else set aside, when it is damaged.
+
+        Raises:
+            UsageError: another gateway uses it, a newer version made it, or it is no history.
+            OSError, sqlite3.Error: the disk does not let us.
+
+        """
+        try:
+            return work(self._connected())
+        except FILE_ERRORS as error:
+            if not is_damage(error):
+                raise
+            self._mend(error)
+        try:
+            return work(self._connected())
+        except FILE_ERRORS as error:
+            if not is_damage(error):
+                raise
+            self._set_aside(str(error))
+        return work(self._connected())
+
+    def interrupt(self) -> None:
+        """Have what is being done fail; for another thread."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.interrupt()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def look(self) -> None:
+        """See whether the file is still in its place. Raises OSError where its disk is gone."""
+        if self._connection is None:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - one call, often
+            place = found.st_dev, found.st_ino
+        except FileNotFoundError:
+            place = None
+        if place == self._place:
+            return
+        self._find_disk()
+        _log.error(
+            "History %s was %s while the gateway ran: %s. What no output has got yet is kept",
+            self._path,
+            "replaced" if place else "deleted",
+            "the new file is used from now on" if place else "a new one is begun",
+        )
+        self._missed(self._connection)
+        self.close()
+        self._is_sound = False
+
+    def _find_disk(self) -> None:
+        """Make the folder, but not in place of a disk that is away, which raises OSError."""
+        folder = self._path.parent
+        while not folder.exists():
+            folder = folder.parent
+        if self._disk is not None and folder.stat().st_dev != self._disk:
+            raise OSError("its disk is not there")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and time.monotonic() - self._looked_at > _LOOK_S:
+            self.look()
+        if self._connection is None:
+            self._open()
+        assert self._connection is not None  # noqa: S101 - or something was raised
+        return self._connection
+
+    def _open(self) -> None:
+        if time.monotonic() - self._failed_at < _REST_S:
+            raise sqlite3.OperationalError(self._failure)
+        check_history(self._path)
+        self._find_disk()
+        self._claim()
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            database.text_factory = as_text
+            version = self._version(database)
+            with contextlib.suppress(PermissionError):
+                self._path.chmod(0o640)
+            database.execute("PRAGMA journal_mode = WAL")
+            # A power cut takes nothing that is written.
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA cache_size = -256")
+            if not self._is_sound:
+                check(database)
+                self._is_sound = True
+            self._migrate(database, version)
+            found = os.stat(self._path)  # noqa: PTH116
+            self._place, self._disk = (found.st_dev, found.st_ino), found.st_dev
+            self._looked_at = time.monotonic()
+            self._opened(database)
+        except BaseException:
+            database.close()
+            self.close()
+            raise
+        self._connection = database
+        self.is_ours = True
+
+    def _version(self, database: sqlite3.Connection) -> int:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise UsageError(
+                f"history {self._path} was made by a newer kamstrup-mqtt: update this one, or "
+                "restore a backup from before; what was read since would be missing there"
+            )
+        return int(version)
+
+    def _claim(self) -> None:
+        """Make sure that nobody else writes: a lock of a file beside it, held until the end.
+
+        Closing the database itself would drop the locks of SQLite along with ours.
+        """
+        if self._lock is not None:
+            return
+        lock = lock_name(self._path).open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise UsageError(
+                f"history {self._path} is in use by another kamstrup-mqtt: stop that one, or set "
+                "history.path to another file"
+            ) from error
+        self._lock = lock
+
+    def _migrate(self, database: sqlite3.Connection, version: int) -> None:
+        """Bring the file to this version; all of a step is done, or nothing of it."""
+        if version < 0:
+            raise sqlite3.DatabaseError("malformed: a negative version")
+        if 0 < version < VERSION:
+            _log.info(
+                "History %s is brought to version %d, which takes minutes where it is large. An "
+                "older kamstrup-mqtt cannot open it then: to go back, restore a backup from "
+                "before; what is read from now on would be missing there", self._path, VERSION,
+            )  # fmt: skip
+        damaged, self._damaged = self._damaged, None
+        salvaged = min(version_of(damaged) or VERSION, VERSION) if damaged else 0
+        try:
+            for step in range(version + 1, VERSION + 1):
+                name = f"schema-{step}.sql"
+                schema = files(__package__).joinpath(name).read_text(encoding="utf-8")
+                database.executescript(f"BEGIN IMMEDIATE; {schema}")
+                if step in MIGRATIONS:
+                    MIGRATIONS[step](database)
+                if damaged and step == salvaged:
+                    count = salvage(damaged, database)
+                    _log.warning("Of %s %d readouts were saved", damaged, count)
+                database.execute(f"PRAGMA user_version = {step}")
+                database.execute("COMMIT")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise sqlite3.DatabaseError(f"malformed: {error}") from error
+        except (sqlite3.OperationalError, OSError) as error:
+            self._damaged = damaged
+            if not is_damage(error):
+                self._failed_at, self._failure = time.monotonic(), str(error)
+            raise
+        if database.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
+            database.execute(f"PRAGMA application_id = {APPLICATION}")
+
+    def _mend(self, error: Exception) -> None:
+        wrong_index = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_INDEX
+        if wrong_index and self._connection is not None:  # by a wrong byte in a row
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._connection.execute("REINDEX readout")
+        else:  # it is checked when it is opened again, and rows that are lost are removed
+            self.close()
+            self._is_sound = False
+
+    def _set_aside(self, damage: str) -> None:
+        self.close()
+        check_history(self._path)  # somebody may have put another file there
+        self._is_sound = False
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
+        for name in [self._path, *companions(self._path)]:
+            with contextlib.suppress(FileNotFoundError):
+                name.rename(str(aside) + name.name.removeprefix(self._path.name))
+        self._damaged = aside
+        _log.error(
+            "History %s is damaged (%s). It is set aside as %s, and a new one is begun with what "
+            "can be read of it",
+            self._path,
+            damage,
+            aside,
+        )

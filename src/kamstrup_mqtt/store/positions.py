@@ -1,0 +1,57 @@
+"""What each output has got: all up to a cursor, and of what is behind it some."""
+
+import sqlite3
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What an output has got: all up to `cursor`, and of what is behind it those in `ahead`."""
+
+    cursor: int = 0
+    ahead: frozenset[int] = frozenset()
+
+
+def position(database: sqlite3.Connection, output: str) -> Position:
+    """What an output has got; nothing where that was never noted."""
+    row = database.execute(
+        "SELECT sequence FROM cursor WHERE output = ?", (output,)
+    ).fetchone()  # fmt: skip
+    cursor = row[0] if row and isinstance(row[0], int) else 0
+    ahead = database.execute("SELECT sequence FROM ahead WHERE output = ?", (output,))
+    return Position(cursor, frozenset(one for (one,) in ahead if isinstance(one, int)))
+
+
+def note(database: sqlite3.Connection, output: str, now: Position) -> None:
+    """Note what an output has got now.
+
+    The disk is not waited for: a power cut may take the last ones, and then some come again.
+    """
+    database.execute("PRAGMA synchronous = NORMAL")
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        _write(database, output, now)
+        database.execute("COMMIT")
+    finally:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        database.execute("PRAGMA synchronous = FULL")
+
+
+def keep_up(database: sqlite3.Connection, output: str, now: Position) -> None:
+    """See that a file, perhaps an older one, does not say less than what is known."""
+    before = position(database, output)
+    if before.cursor <= now.cursor and before != now:
+        _write(database, output, now)
+
+
+def _write(database: sqlite3.Connection, output: str, now: Position) -> None:
+    database.execute(
+        "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE "
+        "SET sequence = excluded.sequence",
+        (output, now.cursor),
+    )
+    database.execute("DELETE FROM ahead WHERE output = ? AND sequence <= ?", (output, now.cursor))
+    database.executemany(
+        "INSERT OR IGNORE INTO ahead VALUES (?, ?)", [(output, one) for one in now.ahead]
+    )
