@@ -120,7 +120,7 @@ async def test_a_message_on_read_reads_now_and_a_list_limits_it(
         # What was asked for by the way does not take the place of the full set.
         assert "energy" in json.loads((await retained(broker.port))["kamstrup/values"])
         log = stop(gateway)
-    assert log.count("keeps a message on kamstrup/read, which is ignored") == 1
+    assert log.count("a retained message on kamstrup/read is ignored") == 1
     assert "is ignored: unknown parameter 'enrgy', did you mean 'energy'?" in log
     assert "is ignored: a list of parameters holds names and register numbers only" in log
     assert "is ignored: unknown parameter 'a?b'" in log
@@ -246,7 +246,7 @@ async def test_an_info_code_is_a_problem_in_words(
     assert "info_code" not in values
     request = meter.requests[1]
     assert isinstance(request, GetRegisterRequest)
-    assert request.registers == (60, 68, 86, 87, 99)
+    assert request.registers == (60, 68, 86, 87, 99, 1001)
 
 
 async def test_a_config_topic_full_of_rubbish_does_no_harm(

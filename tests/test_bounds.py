@@ -40,7 +40,7 @@ METERS = (
         ("? &a [*a]\n: x\n", "config.yaml:1: ?[1]: refers to itself"),
         ("? [a, b]\n: x\n", "config.yaml:1: ?: expected a word as key"),
         ("mqtt:\n  ? {a: b}\n  : x\n", "config.yaml:2: mqtt.?: expected a word as key"),
-        ("mqtt:\n  <<: {host: x}\n", "config.yaml:2: mqtt.<<: unknown key '<<'"),
+        ("mqtt:\n  <<: x\n", "config.yaml:2: mqtt.<<: expected keys to merge, such as <<: *other"),
         ('mqtt: {"a\\e[31m": x}\n', "mqtt.a?[31m: unknown key 'a?[31m'"),
         ("a: \x01\n", "is not valid YAML: unacceptable character #x0001"),
         ('a: "\\U0011ffff"\n', "is not valid YAML"),

@@ -455,7 +455,7 @@ async def test_heat_per_degree_day(
         async with aiomqtt.Client("127.0.0.1", broker.port) as client:
             await client.publish("house/outside", "cold")
             await client.publish("house/outside", "6.5")
-        log = await log_until(gateway, "brings no temperature on house/outside")
+        log = await log_until(gateway, "no temperature comes on house/outside")
         await asyncio.sleep(0.5)
         log += await asyncio.to_thread(stop, gateway)
     with contextlib.closing(sqlite3.connect(config.with_suffix(".history.db"))) as database:

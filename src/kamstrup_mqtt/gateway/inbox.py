@@ -21,6 +21,7 @@ from kamstrup_mqtt.store import History, HistoryAwayError
 
 _LASTING = "poll_interval"  # the command that is kept
 _LATEST = 20  # messages on its topic that are remembered; any of them may be what is retained
+_MOST_TOLD = 5  # wrong messages on a topic, until a right one comes
 _OUTDOORS = 80  # °C, below and above which it is nowhere
 _OUTDOOR_S = 60.0  # no more often is it written
 
@@ -53,7 +54,7 @@ class Inbox:
         self._outdoor_at = -_OUTDOOR_S  # when the last one was kept
         self._retained: dict[str, bytes] = {}  # by meter: what the broker repeated last
         self._latest: dict[str, list[bytes]] = {}  # by meter: what was set, the last one is valid
-        self._told: set[str] = set()  # topics on which something is wrong
+        self._told: dict[str, set[str]] = {}  # what was told of each topic
 
     @property
     def topics(self) -> list[str]:
@@ -85,7 +86,7 @@ class Inbox:
             )
 
     async def take(self, topic: str, payload: bytes, *, retained: bool) -> None:
-        """Take a message; what cannot be meant is logged, once for each topic.
+        """Take a message; what cannot be meant is logged once.
 
         Args:
             topic: where it came, one of `topics`.
@@ -100,7 +101,7 @@ class Inbox:
         if command == _LASTING:
             await self._take_lasting(meter, payload, retained=retained)
         elif retained:
-            self._warn_once(topic, f"a retained message on {topic} is ignored: clear it")
+            self._warn(topic, f"a retained message on {topic} is ignored: clear it")
         else:
             self._carry_out(meter, command, payload)
 
@@ -132,20 +133,21 @@ class Inbox:
             self._outdoor_at = time.monotonic()
             await self._history.note_outdoor(value, datetime.now(UTC))
         else:
-            self._warn_once(topic, f"no temperature comes on {topic}: expected a number in °C")
+            self._warn(topic, f"no temperature comes on {topic}: expected a number in °C")
 
     def _carry_out(self, meter: str, command: str, payload: bytes) -> bool:
+        what = f"{meter}: a message on {command}"
         try:
             COMMANDS[command](self._pollers[meter], payload)
         except UsageError as error:
-            line = printable(str(error))
-            self._warn_once(
-                f"{meter}/{command}", f"{meter}: a message on {command} is ignored: {line}"
-            )
+            self._warn(what, f"{what} is ignored: {printable(str(error))}")
             return False
-        self._told.discard(f"{meter}/{command}")
+        self._told.pop(what, None)
         return True
 
-    def _warn_once(self, what: str, message: str) -> None:
-        _log.log(logging.DEBUG if what in self._told else logging.WARNING, "%s", message)
-        self._told.add(what)
+    def _warn(self, what: str, message: str) -> None:
+        """Log what is wrong, each thing once, and of many the first ones."""
+        told = self._told.setdefault(what, set())
+        if message not in told and len(told) < _MOST_TOLD:
+            told.add(message)
+            _log.warning("%s", message)

@@ -157,7 +157,7 @@ class Follower:
 
         """
         self._is_settled = self._is_settled or is_settled
-        if self._is_held and self._cursor is not None:
+        if self._cursor is not None:
             self._is_held, self._has_more = False, True
             self._read_to = self._cursor
             self._window.clear()

@@ -144,7 +144,7 @@ class MqttOutput:
     def backlog(self) -> int:
         """How many readouts wait for the broker."""
         position = self._follower.position
-        if position is None or self._follower.is_at_rest:
+        if position is None or (self.connected and self._follower.is_at_rest):
             return 0
         return max(0, self._history.last - position.cursor - len(position.ahead))
 
@@ -156,6 +156,7 @@ class MqttOutput:
                     self._announcer.resume(meter, last.readout)
                     self._note_units(meter, last.readout)
                     self._follower.offer(last)
+            self._follower.resume(await self._history.position(_OUTPUT))
         try:
             await self._stay_connected()
         finally:

@@ -196,24 +196,14 @@ class History:
 
     async def rebuild(self) -> int:
         """Roll up every hour again; gives how many hours that were. Raises what SQLite does."""
-
-        def work(database: sqlite3.Connection) -> int:
-            with transaction(database):
-                return rebuild(database)
-
-        return await self._run(lambda: self._database.do(work))
+        return await self._run(lambda: self._in_one_go(rebuild))
 
     async def take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
         """Add older readouts, which no output is to see; gives how many were new, and were not.
 
-        Raises what SQLite does, and UsageError where a name was more than one meter.
+        Raises what `lines` and SQLite do, and UsageError where a name was more than one meter.
         """
-
-        def work(database: sqlite3.Connection) -> tuple[int, int]:
-            with transaction(database):
-                return take_in(database, lines)
-
-        return await self._run(lambda: self._database.do(work))
+        return await self._run(lambda: self._in_one_go(lambda one: take_in(one, lines)))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -236,6 +226,11 @@ class History:
         return await self._tried(write)
 
     # What follows runs in the thread.
+
+    def _in_one_go(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work`, which is not tried again."""
+        with transaction(self._database.do(lambda database: database)) as database:
+            return work(database)
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work`; HistoryAwayError when the disk does not let us, which is told once."""
