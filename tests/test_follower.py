@@ -135,7 +135,7 @@ class FollowerMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.do(self.follower.next())
 
-    def do(self, step: object) -> None:
+    def do(self, step: Deliver | Read | Note | Wait) -> None:
         match step:
             case Deliver(one, is_live):
                 assert one.meter in self.names
@@ -152,14 +152,14 @@ class FollowerMachine(RuleBasedStateMachine):
                     self.kept = position
                     self.follower.noted(position)
                 else:
-                    self.follower.away()
+                    self.follower.failed(step)
             case Read(sequence):
                 there = self.rows[: self.written] if self.has_disk else []
                 on_disk = self.rows[self.written - 1].sequence if self.written else 0
                 if not self.has_disk and sequence >= on_disk:
                     there = self.rows
                 elif not self.has_disk:
-                    self.follower.away()
+                    self.follower.failed(step)
                     return
                 self.follower.found([one for one in there if one.sequence > sequence][:3])
             case Wait():

@@ -122,9 +122,10 @@ class MqttSettings(BaseModel):
 class Session:
     """One connection, until it is lost. Made by `connect`."""
 
-    def __init__(self, client: "_Client") -> None:
+    def __init__(self, client: "_Client", user: str) -> None:
         self.heard_at = -math.inf  # the monotonic time at which the broker last confirmed anything
         self._client = client
+        self._user = user
         self._turn = asyncio.Lock()
 
     @property
@@ -157,7 +158,7 @@ class Session:
         async with self._turn:
             size, most = len(topic.encode()) + len(payload.encode()) + _AROUND, self._client.most
             if most is not None and size > most:
-                return f"it has {size} bytes, and the broker takes {most} at most"
+                return f"it has {size} bytes, and the broker takes {most} at most; raise that"
             self._client.refusal = None
             try:
                 await self._heard(self._client.publish(topic, payload, qos, retain, properties))
@@ -165,7 +166,8 @@ class Session:
                 raise MqttError(f"{topic} cannot be published: {error}") from error
             if qos == 0:
                 self.heard_at = -math.inf
-            return self._client.refusal
+            refusal: str | None = self._client.refusal
+            return f"{refusal}; allow {self._user} to write it" if refusal else None
 
     async def _heard(self, asking: Coroutine[Any, Any, T]) -> T:
         """What comes of it, or MqttError as soon as the connection is lost."""
@@ -288,7 +290,7 @@ async def connect(settings: MqttSettings, will_topic: str | None = None) -> Asyn
         raise MqttError(str(error)) from error
     try:
         async with client:
-            yield Session(client)
+            yield Session(client, settings.credentials[0] or "anonymous users")
     finally:
         client.hang_up()
 

@@ -61,7 +61,8 @@ class Follower:
         self._window: deque[Stored] = deque()  # behind the cursor, in order
         self._read_to = 0  # the last one that was taken into the window
         self._has_more = True  # whether the history may have something behind that
-        self._is_away = False  # whether the disk failed lately
+        self._last = 0  # the highest number that is known of
+        self._failed: set[type[Step]] = set()  # what the disk did not do lately
         self._is_held = False  # whether something behind the cursor waits for a name
         self._is_settled = False  # whether all meters have the names that they are going to have
 
@@ -73,7 +74,7 @@ class Follower:
     @property
     def needs_disk(self) -> bool:
         """Whether it waits for a disk that failed."""
-        return self._is_away or self._cursor is None
+        return bool(self._failed) or self._cursor is None
 
     @property
     def is_at_rest(self) -> bool:
@@ -98,6 +99,7 @@ class Follower:
         if newest is None or not 0 < stored.sequence < newest.sequence:
             self._newest[stored.meter] = stored
         self._has_more = True
+        self._last = max(self._last, stored.sequence)
 
     def repeat(self) -> None:
         """Deliver the newest of each meter again, to a receiver that may have lost it."""
@@ -105,7 +107,7 @@ class Follower:
 
     def retry(self) -> None:
         """Try again what the disk did not do."""
-        self._is_away = False
+        self._failed.clear()
 
     def next(self) -> Step:
         """What to do now."""
@@ -113,13 +115,13 @@ class Follower:
             if meter in self._meters and (meter in self._repeat or not self._is_done(stored)):
                 return Deliver(stored, is_live=True)
         position = self.position
-        if self._is_away or position is None:
+        if position is None:
             return Wait()
-        if position != self._noted:
+        if position != self._noted and Note not in self._failed:
             return Note(position)
         if self._window:
             return Deliver(self._window[0], is_live=False)
-        return Read(self._read_to) if self._has_more else Wait()
+        return Read(self._read_to) if self._has_more and Read not in self._failed else Wait()
 
     def delivered(self, stored: Stored) -> None:
         """Take it that the receiver has that readout."""
@@ -136,8 +138,10 @@ class Follower:
         self._has_more = False
         for stored in behind:
             self._has_more = True
-            self._read_to = stored.sequence
-            self._window.append(stored)
+            self._last = max(self._last, stored.sequence)
+            if stored.sequence > self._read_to:
+                self._read_to = stored.sequence
+                self._window.append(stored)
             newest = self._newest.get(stored.meter)
             if newest is not None and (
                 stored.sequence > newest.sequence > 0 or newest.readout.time == stored.readout.time
@@ -162,9 +166,9 @@ class Follower:
             self._read_to = self._cursor
             self._window.clear()
 
-    def away(self) -> None:
-        """Take it that the disk fails; `retry` when it may work again."""
-        self._is_away = True
+    def failed(self, step: Step) -> None:
+        """Take it that the disk did not do that; `retry` when it may work again."""
+        self._failed.add(type(step))
 
     def _is_done(self, stored: Stored) -> bool:
         return (
@@ -179,7 +183,7 @@ class Follower:
             first = self._window[0]
             is_wanted = first.meter in self._meters
             if is_wanted and not self._is_done(first):
-                return
+                break
             self._window.popleft()
             self._unnumbered.discard((first.meter, first.readout.time))
             if not is_wanted and not self._is_settled:
@@ -188,4 +192,11 @@ class Follower:
                 self._ahead.add(first.sequence)
             else:
                 self._cursor = first.sequence
-                self._ahead.discard(first.sequence)
+        if self._cursor is None:
+            return
+        while self._cursor + 1 in self._ahead:  # nothing is between two numbers
+            self._cursor += 1
+        self._ahead = {number for number in self._ahead if number > self._cursor}
+        self._read_to = max(self._read_to, self._cursor)
+        if self._cursor >= self._last > 0:
+            self._has_more = False

@@ -239,17 +239,13 @@ class MqttOutput:
         if task is not None and task.get_name() in self._got_on_at:
             self._got_on_at[task.get_name()] = time.monotonic()
 
-    async def _next(self, news: Awaitable[list[T]], follower: Follower | None = None) -> list[T]:
+    async def _next(self, news: Awaitable[list[T]], seconds: float = PROOF_S) -> list[T]:
         """Wait for `news`, but not so long that nobody knows whether we still get on."""
         self._got_on()
-        needs_disk = follower is not None and follower.needs_disk
-        try:
-            async with asyncio.timeout(_AWAY_S if needs_disk else PROOF_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 return await news
-        except TimeoutError:
-            if follower is not None:
-                follower.retry()
-            return []
+        return []
 
     async def _follow_statuses(self, session: Session) -> None:
         cursor = 0
@@ -268,13 +264,15 @@ class MqttOutput:
         follower.retry()
         if self._settings.retain:
             follower.repeat()
+        failed_at = time.monotonic()
         while True:
             self._got_on()
             self._look()
+            step = follower.next()
             try:
                 if follower.position is None:
                     follower.resume(await history.position(_OUTPUT))
-                match follower.next():
+                match step:
                     case Deliver(stored, is_live):
                         await self._delivered(session, stored, is_live=is_live)
                     case Note(position):
@@ -284,9 +282,13 @@ class MqttOutput:
                         follower.found(await history.after(sequence, _BATCH))
                     case Wait():
                         self._is_late = False
-                        await self._next(history.live.after(self._seen), follower)
+                        wait_s = _AWAY_S if follower.needs_disk else PROOF_S
+                        await self._next(history.live.after(self._seen), wait_s)
             except HistoryAwayError:
-                follower.away()
+                follower.failed(step)
+                failed_at = time.monotonic()
+            if follower.needs_disk and time.monotonic() - failed_at > _AWAY_S:
+                follower.retry()
 
     def _look(self) -> None:
         """See what is new in the history."""
@@ -405,11 +407,7 @@ class MqttOutput:
         refusal = await session.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
         self._got_on()
         if refusal:
-            user = self._settings.credentials[0] or "anonymous users"
-            self._warn_once(
-                topic,
-                f"does not pass on what we publish to {topic}: {refusal}; allow {user} to write it",
-            )
+            self._warn_once(topic, f"does not pass on what we publish to {topic}: {refusal}")
 
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:

@@ -6,7 +6,6 @@ For one thread. What is in it is no matter here.
 import contextlib
 import fcntl
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -60,6 +59,7 @@ class Database:
         self._damaged: Path | None = None  # what was set aside, and not salvaged yet
         self._place: tuple[int, int] | None = None  # which file it was
         self._disk: int | None = None  # and on which disk
+        self._beside: dict[Path, tuple[int, int]] = {}  # what SQLite had beside it
         self._looked_at = 0.0
         self._failed_at, self._failure = -_REST_S, ""  # the last migration that failed
 
@@ -111,11 +111,7 @@ class Database:
         if self._connection is None:
             return
         self._looked_at = time.monotonic()
-        try:
-            found = os.stat(self._path)  # noqa: PTH116 - one call, often
-            place = found.st_dev, found.st_ino
-        except FileNotFoundError:
-            place = None
+        place = _place_of(self._path)
         if place == self._place:
             return
         self._find_disk()
@@ -127,6 +123,10 @@ class Database:
         )
         self._missed(self._connection)
         self.close()
+        # SQLite leaves them there, and would take them for those of the new file.
+        for name, its in self._beside.items():
+            if _place_of(name) == its:
+                name.unlink()
         self._is_sound = False
 
     def _find_disk(self) -> None:
@@ -166,10 +166,13 @@ class Database:
                 check(database)
                 self._is_sound = True
             self._migrate(database, version)
-            found = os.stat(self._path)  # noqa: PTH116
-            self._place, self._disk = (found.st_dev, found.st_ino), found.st_dev
+            self._place = _place_of(self._path)
+            self._disk = self._path.stat().st_dev
             self._looked_at = time.monotonic()
             self._opened(database)
+            self._beside = {
+                name: place for name in companions(self._path) if (place := _place_of(name))
+            }
         except BaseException:
             database.close()
             self.close()
@@ -265,3 +268,12 @@ class Database:
             damage,
             aside,
         )
+
+
+def _place_of(path: Path) -> tuple[int, int] | None:
+    """Which file that is; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -37,6 +37,9 @@ _PATIENCE_S = 5.0  # how long a readout waits for a slow disk before outputs see
 _WATCH_S = 20.0
 _LAST_WRITE_MS = 700  # how long the last write waits for another program that has the file
 
+# What a connection survives, so that it can still be read.
+_HARMLESS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_INTERRUPT)
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -239,7 +242,8 @@ class History:
         except Exception as error:
             if isinstance(error, UsageError) and not self._database.is_ours:
                 raise
-            if not self._is_closing:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if not self._is_closing and code not in _HARMLESS:
                 self._database.close()
             trouble = (isinstance(error, OSError) and error.strerror) or str(error)
             if trouble != self._trouble and not self._is_closing:
