@@ -127,6 +127,17 @@ async def test_a_name_that_is_the_serial_number_of_another_meter_means_the_name(
     assert {one.readout.meter.serial for one in found} == {"1"}
 
 
+async def test_two_names_of_one_meter_are_told_and_do_not_take_its_history_in_turns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await history(tmp_path / "history.db", "a", "b")
+    for hour in range(8):
+        await store.append("ab"[hour % 2], readout(hour))
+    assert {one.meter for one in await store.after(0, 99)} == {"a"}
+    await store.close()
+    assert caplog.text.count("a and b are the same meter, serial number 1") == 1
+
+
 async def test_meters_that_follow_one_another_add_up_by_name_and_not_by_serial(
     tmp_path: Path,
 ) -> None:

@@ -361,7 +361,7 @@ async def page(folder: Path) -> AsyncIterator[Connect]:
     path, loop = folder / "history.db", asyncio.get_running_loop()
     house = House(
         WebSettings(listen="127.0.0.1:8402"), path, History(path, 1e9), Board(), (), (), "EUR",
-        complaints=list, connected=lambda: True, backlog=lambda: 0,
+        complaints=list, stuck=list, connected=lambda: True, backlog=lambda: 0,
     )  # fmt: skip
     config = uvicorn.Config(make_app(house), http=Connection, lifespan="off", log_config=None)
     config.load()

@@ -167,19 +167,37 @@ def check_command(path: Path) -> None:
             f"{meter.name}: {len(meter.registers)} registers from {meter.port} "
             f"{when} to {meter.topic}/values"
         )
+        if interval := _interval_set(config.history.path, meter.name):
+            print(
+                f"{meter.name}: poll_interval {interval}, which a command has set, takes the place "
+                f"of that; an empty message on {meter.topic}/poll_interval goes back to it"
+            )
+
+
+def _interval_set(history: Path, meter: str) -> str:
+    """The interval that somebody set while the gateway ran; "" if nobody did."""
+    from kamstrup_mqtt.consumption import Archive
+    from kamstrup_mqtt.gateway.inbox import LASTING, latest_of
+
+    with contextlib.suppress(KamstrupError), Archive(history) as archive:
+        latest = latest_of(archive.setting(meter, LASTING))
+        return latest[-1].decode(errors="replace").strip() if latest else ""
+    return ""
 
 
 @click.command("health")
 @config_option
+@click.option("--live", is_flag=True, help="Only whether it gets on, and needs no restart.")
 @debug_option
-def health_command(path: Path) -> None:
+def health_command(path: Path, *, live: bool) -> None:
     """Ask the running gateway how it is: exit status 0 when all is well, 1 when not.
 
-    All is well when it reads every meter, and is connected to the broker.
+    All is well when it reads every meter, writes the history, and is connected to the broker. A
+    meter that sleeps or a broker that is away needs no restart, and with --live is no fault.
     """
     from kamstrup_mqtt.gateway.service import ask_health
 
-    complaints = asyncio.run(ask_health(path))
+    complaints = asyncio.run(ask_health(path, live=live))
     for line in complaints or ["all is well"]:
         print(line)
     if complaints:

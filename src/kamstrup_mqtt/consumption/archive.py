@@ -34,7 +34,7 @@ from kamstrup_mqtt.store.codec import (
     text_in,
 )
 from kamstrup_mqtt.store.file import VERSION, check_history
-from kamstrup_mqtt.store.meters import ids_of
+from kamstrup_mqtt.store.meters import ids_of, setting
 from kamstrup_mqtt.store.outdoor import colder
 from kamstrup_mqtt.store.rollup import GRACE_US, registers_of
 from kamstrup_mqtt.store.rows import Stored, as_text, latest, raw_rows, readouts, tell
@@ -112,6 +112,10 @@ class Archive:
         for _, name, who in self._meters(f"WHERE {_READ} ORDER BY name, latest, id"):
             found.setdefault(name, []).append(who)
         return found
+
+    def setting(self, meter: str, name: str) -> str | None:
+        """What was set at run time for the meter that was last read under this name."""
+        return setting(self._database, meter, name)
 
     def span(self, meter: str) -> tuple[datetime, datetime] | None:
         """When the first and the last readout of `meter` were taken; None without any.

@@ -24,6 +24,7 @@ _YES = "yes"
 _NONE = "(none)"  # a date that the meter does not have yet
 _EMPTY = "(empty)"  # a text without a character
 _HEADER = re.compile(r"(?P<name>[^\[(]+?)\s*(?:\[(?P<unit>[^\]]*)\])?\s*(?:\((?P<kind>[\w-]+)\))?")
+_FIRST_YEAR = 1971
 _DAY_FIRST = re.compile(r"(\d{1,2})[-./](\d{1,2})[-./](\d{4})(?:[ T](.*))?")
 _WITHOUT_VALUE = {kind_of(None), kind_of(Unreadable(""))}
 _NO_STATE = ("", "unknown", "unavailable", "none", "null")
@@ -235,6 +236,8 @@ def _moment(text: str, zone: tzinfo) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"'{text}' is no time, such as 2026-11-24 10:28") from None
+    if moment.year < _FIRST_YEAR:
+        raise ValueError(f"'{text}' is before all meters that could be read")
     return moment if moment.tzinfo else moment.replace(tzinfo=zone)
 
 

@@ -19,13 +19,32 @@ from kamstrup_mqtt.gateway.log import printable
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.store import History, HistoryAwayError
 
-_LASTING = "poll_interval"  # the command that is kept
+LASTING = "poll_interval"  # the command that is kept
 _LATEST = 20  # messages on its topic that are remembered; any of them may be what is retained
 _MOST_TOLD = 5  # wrong messages on a topic, until a right one comes
 _OUTDOORS = 80  # °C, below and above which it is nowhere
 _OUTDOOR_S = 60.0  # no more often is it written
 
 _log = logging.getLogger(__name__)
+
+
+def latest_of(kept: str | None) -> list[bytes]:
+    """What was set, the last one is valid. Of what is damaged there is nothing."""
+    found = _kept(kept).get("latest")
+    return [str(text).encode() for text in found] if isinstance(found, list) else []
+
+
+def retained_of(kept: str | None) -> bytes:
+    """What the broker repeated last."""
+    return str(_kept(kept).get("retained", "")).encode()
+
+
+def _kept(text: str | None) -> dict[str, object]:
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(text or "{}")
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 class Inbox:
@@ -69,15 +88,11 @@ class Inbox:
     async def restore_meter(self, meter: str) -> None:
         """Have its poller go on with what was set, perhaps under an earlier name of the meter."""
         had = self._latest.pop(meter, [])
-        # A damaged one counts as none.
-        with contextlib.suppress(
-            ValueError, TypeError, AttributeError, KeyError, RecursionError, HistoryAwayError
-        ):
-            found = json.loads(await self._history.setting(meter, _LASTING) or "{}")
-            self._latest[meter] = [str(text).encode() for text in found["latest"]]
-            self._retained[meter] = str(found["retained"]).encode()
-        latest = self._latest.get(meter, [b""])[-1]
-        if self._carry_out(meter, _LASTING, latest) and latest.strip() and latest not in had:
+        with contextlib.suppress(HistoryAwayError):
+            kept = await self._history.setting(meter, LASTING)
+            self._latest[meter], self._retained[meter] = latest_of(kept), retained_of(kept)
+        latest = (self._latest.get(meter) or [b""])[-1]
+        if self._carry_out(meter, LASTING, latest) and latest.strip() and latest not in had:
             _log.info(
                 "%s: poll_interval %s, which a command has set, takes the place of the configured "
                 "one; an empty message there goes back to that",
@@ -98,7 +113,7 @@ class Inbox:
             await self._take_outdoor(topic, payload, retained=retained)
             return
         meter, command = self._commands[topic]
-        if command == _LASTING:
+        if command == LASTING:
             await self._take_lasting(meter, payload, retained=retained)
         elif retained:
             self._warn(topic, f"a retained message on {topic} is ignored: clear it")
@@ -112,14 +127,14 @@ class Inbox:
             self._retained[meter] = payload
             if known:
                 return
-        if self._carry_out(meter, _LASTING, payload):
+        if self._carry_out(meter, LASTING, payload):
             latest = [*(one for one in latest if one != payload), payload]
             self._latest[meter] = latest[-_LATEST:]
             kept = {
                 "latest": [one.decode() for one in self._latest[meter]],
                 "retained": self._retained.get(meter, b"").decode(errors="replace"),
             }
-            await self._history.set_setting(meter, _LASTING, json.dumps(kept))
+            await self._history.set_setting(meter, LASTING, json.dumps(kept))
 
     async def _take_outdoor(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Keep a temperature outside; one that the broker kept may be old, and is not taken."""

@@ -113,6 +113,7 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
                 config.prices,
                 config.currency,
                 complaints,
+                stuck,
                 connected=lambda: output.connected,
                 backlog=output.backlog,
             )
@@ -128,7 +129,9 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
             supervisor.keep("the history", history.watch),
         ]
         if (path := config.path) is not None:
-            parts.append(supervisor.keep("the health", lambda: answer_health(path, complaints)))
+            parts.append(
+                supervisor.keep("the health", lambda: answer_health(path, complaints, stuck))
+            )
         if (web := config.web) is not None:
             parts.append(supervisor.keep("the page", lambda: serve_page(web)))
         for name, poller in pollers.items():

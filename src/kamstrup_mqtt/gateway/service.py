@@ -15,6 +15,7 @@ from pathlib import Path
 from kamstrup_mqtt.errors import KamstrupError, UsageError
 
 _ANSWER_S = 5.0
+_READY, _LIVE = "ready", "live"  # the two answers
 _FEEDS = 3  # how often the watchdog is fed within the time it is given
 
 # Gives what is wrong, one line each; empty when all is well.
@@ -46,8 +47,13 @@ def _address(config: Path) -> str:
     return f"\0kamstrup-mqtt-{name}"
 
 
-async def answer_health(config: Path, complaints: Complaints) -> None:
+async def answer_health(config: Path, complaints: Complaints, stuck: Complaints) -> None:
     """Answer whoever asks with `health`, until cancelled.
+
+    Args:
+        config: the configuration that the gateway runs with.
+        complaints: what is wrong, so that nobody should rely on it.
+        stuck: what does not get on any more, which only a restart mends.
 
     Raises:
         UsageError: another gateway runs with this configuration.
@@ -56,7 +62,8 @@ async def answer_health(config: Path, complaints: Complaints) -> None:
 
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            writer.write(json.dumps(complaints()).encode())
+            answer = {_READY: complaints(), _LIVE: stuck()}
+            writer.write(json.dumps(answer).encode())
             writer.write_eof()
             await writer.drain()
         writer.close()
@@ -69,8 +76,10 @@ async def answer_health(config: Path, complaints: Complaints) -> None:
         await server.serve_forever()
 
 
-async def ask_health(config: Path) -> list[str]:
+async def ask_health(config: Path, *, live: bool = False) -> list[str]:
     """What the gateway with this configuration complains of; empty when all is well.
+
+    With `live`, only what does not get on any more.
 
     Raises:
         KamstrupError: no such gateway runs, or it does not answer.
@@ -79,10 +88,10 @@ async def ask_health(config: Path) -> list[str]:
     try:
         async with asyncio.timeout(_ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(_address(config))
-            answer = json.loads(await reader.read())
+            lines = json.loads(await reader.read())[_LIVE if live else _READY]
             writer.close()
     except TimeoutError as error:
         raise KamstrupError(f"the gateway with {config} does not answer: restart it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise KamstrupError(f"no gateway runs with {config}") from error
-    return [str(line) for line in answer]
+    return [str(line) for line in lines]

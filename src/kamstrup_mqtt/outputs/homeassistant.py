@@ -131,6 +131,8 @@ class HomeAssistantDevice:
 
     def note_readout(self, readout: Readout) -> None:
         """Learn the units, digits and values of a readout."""
+        if readout.meter.serial is None:  # it may be another meter's
+            return
         self._meet(readout.meter)
         readings = dict(readout.readings)
         for fine, coarse in FINE_REGISTERS.items():
@@ -208,7 +210,8 @@ class HomeAssistantDevice:
     @property
     def _is_this_meter(self) -> str:
         """Another meter may come to the same topics; a gateway that just began knows none yet."""
-        return f"value_json.meter.serial in ['{self._meter.serial}', None]"
+        is_it = f"value_json.meter.serial == '{self._meter.serial}'"
+        return f"({is_it} or value_json.last_readout is none)"
 
     def _meet(self, meter: MeterIdentity) -> None:
         if meter.serial is None:

@@ -19,7 +19,7 @@ from kamstrup_mqtt.outputs.announcer import Announcer
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
 from kamstrup_mqtt.outputs.follower import Deliver, Follower, Note, Read, Wait
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
-from kamstrup_mqtt.readout import Readout
+from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, History, HistoryAwayError, Stored
 from kamstrup_mqtt.tasks import run_together
@@ -121,7 +121,8 @@ class MqttOutput:
         self._in_flight: Stored | None = None
         self._failures = 0  # of the delivery of that one, in a row
         self._is_late = False  # whether what was missed is being delivered
-        self._units: dict[str, dict[str, str]] = {}  # by meter and parameter
+        # By meter: who it was, and the units by parameter.
+        self._units: dict[str, tuple[MeterIdentity, dict[str, str]]] = {}
         self._units_said: dict[str, str] = {}  # on this connection
         self._said = ""
         self._warned: set[str] = set()  # topics
@@ -347,12 +348,15 @@ class MqttOutput:
 
     def _note_units(self, meter: str, readout: Readout) -> None:
         units = {reading.name: reading.unit for reading in readout}
-        self._units[meter] = self._units.get(meter, {}) | units
+        before, known = self._units.get(meter, (readout.meter, {}))
+        kept = {} if readout.meter.is_other_than(before) else known
+        self._units[meter] = (readout.meter, kept | units)
 
     async def _publish_units(self, session: Session, meter: str) -> None:
         """Publish the units of a meter where they are news, as those of a new parameter."""
-        payload = json.dumps(self._units[meter], ensure_ascii=False)
-        if self._units[meter] and self._units_said.get(meter) != payload:
+        _, units = self._units[meter]
+        payload = json.dumps(units, ensure_ascii=False)
+        if units and self._units_said.get(meter) != payload:
             await self._say(session, f"{self._publications[meter].topic}/units", payload)
             self._units_said[meter] = payload
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -35,6 +36,7 @@ from kamstrup_mqtt.store.write import numbers_of, take_in, transaction, write_ne
 MAX_BYTES = 1 << 30  # what the file may take, where nobody says another bound
 _PATIENCE_S = 5.0  # how long a readout waits for a slow disk before outputs see it
 _WATCH_S = 20.0
+_SURELY = 3  # readouts in a row under two names
 _LAST_WRITE_MS = 700  # how long the last write waits for another program that has the file
 
 # What a connection survives, so that it can still be read.
@@ -76,6 +78,7 @@ class History:
         self._turn = threading.Lock()  # for the queue, which either thread changes
         self._positions: dict[str, Position] = {}  # by output, as noted last
         self._renamed: list[str] = []
+        self._twins: Counter[tuple[str, str | None]] = Counter()  # names that read another's meter
         self._trouble = ""
         self._is_closing = False
 
@@ -302,10 +305,18 @@ class History:
         """Other configured names under which the very same meter was read last."""
         serial = stored.readout.meter.serial
         others = [(name, self.live.latest(name)) for name in self._names if name != stored.meter]
-        return [
+        held = [
             name for name, other in others
             if serial and other is not None and other.readout.meter.serial == serial
         ]  # fmt: skip
+        twins = (stored.meter, serial)
+        self._twins[twins] += 1 if held else -self._twins[twins]
+        if self._twins[twins] == _SURELY:  # and not only for a moment, as when heads are swapped
+            _log.warning(
+                "%s and %s are the same meter, serial number %s, whose history goes with %s: see "
+                "the ports in the configuration", held[0], stored.meter, serial, held[0],
+            )  # fmt: skip
+        return held
 
 
 async def _do_nothing(_meter: str) -> None:

@@ -58,6 +58,7 @@ class House:
         prices: what heat costs.
         currency: of the prices.
         complaints: what is wrong with the gateway, one line each.
+        stuck: what does not get on any more, one line each.
         connected: whether the broker is connected.
         backlog: how many readouts wait for the broker.
 
@@ -71,6 +72,7 @@ class House:
     prices: Sequence[Price]
     currency: str
     complaints: Callable[[], list[str]]
+    stuck: Callable[[], list[str]]
     connected: Callable[[], bool]
     backlog: Callable[[], int]
 
@@ -88,6 +90,7 @@ def make_app(house: House) -> Starlette:
             Route("/api/openapi.json", pages.openapi),
             Route("/events", pages.events),
             Route("/healthz", pages.healthz),
+            Route("/livez", pages.livez),
             Route("/metrics", pages.metrics),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
@@ -168,11 +171,10 @@ class _Pages:
         )
 
     async def healthz(self, _request: Request) -> Response:
-        complaints = self._house.complaints()
-        return JSONResponse(
-            {"status": "failing" if complaints else "ok", "complaints": complaints},
-            status_code=503 if complaints else 200,
-        )
+        return _health(self._house.complaints())
+
+    async def livez(self, _request: Request) -> Response:
+        return _health(self._house.stuck())
 
     async def metrics(self, _request: Request) -> Response:
         readouts = await self._latest()
@@ -297,6 +299,13 @@ class _Pages:
         with contextlib.suppress(ValueError, OSError, ZoneInfoNotFoundError):
             return ZoneInfo(name)
         raise UsageError("zone: expected a name such as Europe/Amsterdam")
+
+
+def _health(complaints: list[str]) -> Response:
+    return JSONResponse(
+        {"status": "failing" if complaints else "ok", "complaints": complaints},
+        status_code=503 if complaints else 200,
+    )
 
 
 def _by(request: Request, *others: str) -> By | None:
