@@ -1,8 +1,9 @@
 """Proof, with a fixed seed, that nothing is wrong and nothing is lost: `make proof`.
 
-Four campaigns on real parts: telegrams with every fault, a gateway that is killed again and again
-while its broker comes and goes, a day of minutes on a fast clock, and a year of minutes in the
-history. Each prints what was counted; the exit status is 1 when one of them failed.
+Five campaigns on real parts: telegrams with every fault, a gateway that is killed again and again
+while its broker comes and goes, one whose broker, disk, history and clock fail, a day of minutes on
+a fast clock, and a year of minutes in the history. Each prints what was counted; the exit status is
+1 when one of them failed.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import aiomqtt
+from outages import outage_campaign
 
 from kamstrup_mqtt import KamstrupError, Readout
 from kamstrup_mqtt.catalog import CLASSIC_PARAMETERS, register_numbers
@@ -36,6 +38,7 @@ SEED = 20261124
 TELEGRAMS = 10_000
 LINES = 60  # at a time, because most faults cost seconds of waiting
 KILLS = 200
+BAD_DAYS = 60
 MINUTES = 1440
 PACE = 100.0
 ZONE = "Europe/Amsterdam"
@@ -298,12 +301,18 @@ async def main() -> None:
     # A library that lost its broker; what matters of that is in the counts.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     began = time.monotonic()
-    wanted = sys.argv[1:] or ["faults", "kills", "day", "year"]
+    wanted = sys.argv[1:] or ["faults", "kills", "delivery", "day", "year"]
     fine = True
     if "faults" in wanted:
         fine &= await fault_campaign(TELEGRAMS)
     if "kills" in wanted:
         fine &= await kill_campaign(KILLS)
+    if "delivery" in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            broker = Broker(Path(folder))
+            await broker.start()
+            fine &= await outage_campaign(BAD_DAYS, SEED, broker.port, GATEWAY)
+            broker.stop()
     if "day" in wanted:
         fine &= await day_campaign(MINUTES)
     if "year" in wanted:
