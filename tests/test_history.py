@@ -193,7 +193,7 @@ async def test_a_full_disk_is_survived(
 
     monkeypatch.setattr(sqlite3, "connect", connect_to_full_disk)
     async with opened(path) as store:
-        monkeypatch.undo()  # there is room again for the next connection
+        monkeypatch.undo()
         written = 1
         while "database or disk is full" not in caplog.text:
             await store.append("a", readout(written))

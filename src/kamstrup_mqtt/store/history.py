@@ -146,10 +146,7 @@ class History:
             waiting = self._queue.behind(sequence, most)
             if self._queue.is_numbering and sequence >= self._queue.written_to:
                 return waiting
-        behind = "WHERE sequence > ? ORDER BY sequence"
-        return await self._done(
-            lambda database: list(readouts(database, behind, sequence, most=most))
-        )
+        return await self._done(lambda database: self._read(database, sequence, most))
 
     async def latest(self, meter: str, registers: Iterable[int] = ()) -> Stored | None:
         """The last readout of `meter` that was not imported; None before the first.
@@ -282,6 +279,14 @@ class History:
             found = list(readouts(database, behind, delivered, most=MOST_WAITING))
             with self._turn:
                 self._queue.put_back(found)
+
+    def _read(self, database: sqlite3.Connection, sequence: int, most: int) -> list[Stored]:
+        """What is behind a number, on disk and then in memory."""
+        behind = "WHERE sequence > ? ORDER BY sequence"
+        found = list(readouts(database, behind, sequence, most=most))
+        with self._turn:
+            last = max(self._queue.written_to, found[-1].sequence if found else sequence)
+            return found + self._queue.behind(last, most - len(found))
 
     def _write_waiting(self, database: sqlite3.Connection) -> None:
         with self._turn:
