@@ -28,6 +28,7 @@ SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 
 _HOLDS_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter time
 _MOST_DIGITS = 10  # of 32 bits
+_MOST_FAILED = 2
 _TYPE_TRIES = 3  # readouts in which the type is asked for
 
 
@@ -47,6 +48,7 @@ class Identification:
         self._told_at: float | None = None  # the loop's time at which it last said who it is
         self._other: str | None = None  # a serial number that was said once in place of its own
         self._tells_along: bool | None = None  # whether it says it along with other registers
+        self._along_failed = 0  # telegrams that asked it along, while that never worked
         self._by_register: bool | None = None  # how it tells it when asked by itself, if known
         self._type_tries = 0
 
@@ -66,7 +68,7 @@ class Identification:
         if connection != self.connection:
             self.connection = connection
             self._meet(MeterIdentity())
-            self._told_at, self._tells_along = None, None
+            self._told_at, self._tells_along, self._along_failed = None, None, 0
 
     def doubt(self) -> None:
         """Take it that there may be another meter on the same connection."""
@@ -105,14 +107,15 @@ class Identification:
         serial = _serial_in(answer)
         if serial is None:
             self.doubt()
-            self.failed_along()
+            self._tells_along = self._tells_along or False
             return True
         self._tells_along = True
         return self.hear(serial)
 
     def failed_along(self) -> None:
         """Ask nothing along any more, if that never worked: it may be what telegrams fail for."""
-        if self._tells_along is None:
+        self._along_failed += 1
+        if self._tells_along is None and self._along_failed >= _MOST_FAILED:
             self._tells_along = False
 
     async def ask_serial(self, ask: Ask, *, has_answered: bool) -> None:

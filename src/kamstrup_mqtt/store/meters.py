@@ -14,6 +14,8 @@ from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Lacking, MeterIdentity
 from kamstrup_mqtt.store.codec import RowError, identity
 
+_FEW = 10  # readouts without a serial number, as on a bad line
+
 _log = logging.getLogger(__name__)
 
 
@@ -166,10 +168,13 @@ def _known(
 
 
 def _add(database: sqlite3.Connection, name: str, who: MeterIdentity) -> int:
-    """A new meter; the first one of a name that tells its serial number is what was nameless."""
+    """A new meter; the first one of a name gets what was imported or set for it before.
+
+    And the few readouts in which it did not say who it is yet; many are of one that never does.
+    """
     before, told = _last_of(database, name), json.dumps(who.to_dict())
-    known = "SELECT 1 FROM meter WHERE name = ? AND serial IS NOT NULL"
-    if who.serial and before is not None and not database.execute(known, (name,)).fetchone():
+    begun = "SELECT 1 FROM meter WHERE id = ? AND serial IS NULL AND last_sequence <= ?"
+    if who.serial and before and database.execute(begun, (before, _FEW)).fetchone():
         database.execute(
             "UPDATE meter SET serial = ?, identity = ? WHERE id = ?", (who.serial, told, before)
         )
