@@ -14,7 +14,7 @@ from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Lacking, MeterIdentity
 from kamstrup_mqtt.store.codec import RowError, identity
 
-_FEW = 10  # readouts without a serial number, as on a bad line
+FEW = 10  # readouts without a serial number, as on a bad line
 
 _log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ def _add(database: sqlite3.Connection, name: str, who: MeterIdentity) -> int:
     """
     before, told = _last_of(database, name), json.dumps(who.to_dict())
     begun = "SELECT 1 FROM meter WHERE id = ? AND serial IS NULL AND last_sequence <= ?"
-    if who.serial and before and database.execute(begun, (before, _FEW)).fetchone():
+    if who.serial and before and database.execute(begun, (before, FEW)).fetchone():
         database.execute(
             "UPDATE meter SET serial = ?, identity = ? WHERE id = ?", (who.serial, told, before)
         )
