@@ -125,7 +125,8 @@ class Follower:
 
     def delivered(self, stored: Stored) -> None:
         """Take it that the receiver has that readout."""
-        if self._newest.get(stored.meter) is stored:
+        newest = self._newest.get(stored.meter)
+        if newest is not None and newest.readout.time == stored.readout.time:
             self._repeat.discard(stored.meter)
         if not stored.sequence:
             self._unnumbered.add((stored.meter, stored.readout.time))

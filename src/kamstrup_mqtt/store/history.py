@@ -76,7 +76,8 @@ class History:
         self._database = Database(path, self._opened, self._missed)
         self._queue = Queue()
         self._turn = threading.Lock()  # for the queue, which either thread changes
-        self._positions: dict[str, Position] = {}  # by output, as noted last
+        self._positions: dict[str, Position] = {}  # by output
+        self._noted: dict[str, Position] = {}  # as they are in the file
         self._renamed: list[str] = []
         self._twins: Counter[tuple[str, str | None]] = Counter()  # names that read another's meter
         self._trouble = ""
@@ -172,7 +173,10 @@ class History:
     async def note(self, output: str, position: Position) -> None:
         """Note for good what an output has got. Raises HistoryAwayError when the disk fails."""
         self._positions[output] = position
-        await self._done(lambda database: positions.note(database, output, position))
+        await self._done(
+            lambda database: positions.note(database, output, position, self._noted.get(output))
+        )
+        self._noted[output] = position
 
     async def setting(self, meter: str, name: str) -> str | None:
         """What was set at run time for the meter that was last read under this configured name.
@@ -266,6 +270,7 @@ class History:
     def _opened(self, database: sqlite3.Connection) -> None:
         """Go on with the numbers and positions of a file, which may be a new one."""
         self.id = _id_of(database)
+        self._noted.clear()
         for output, position in self._positions.items():
             positions.keep_up(database, output, position)
         with self._turn:

@@ -22,15 +22,17 @@ def position(database: sqlite3.Connection, output: str) -> Position:
     return Position(cursor, frozenset(one for (one,) in ahead if isinstance(one, int)))
 
 
-def note(database: sqlite3.Connection, output: str, now: Position) -> None:
-    """Note what an output has got now.
+def note(
+    database: sqlite3.Connection, output: str, now: Position, before: Position | None = None
+) -> None:
+    """Note what an output has got now, and had when that was noted before, if that is known.
 
     The disk is not waited for: a power cut may take the last ones, and then some come again.
     """
     database.execute("PRAGMA synchronous = NORMAL")
     try:
         database.execute("BEGIN IMMEDIATE")
-        _write(database, output, now)
+        _write(database, output, now, before)
         database.execute("COMMIT")
     finally:
         if database.in_transaction:
@@ -45,7 +47,9 @@ def keep_up(database: sqlite3.Connection, output: str, now: Position) -> None:
         _write(database, output, now)
 
 
-def _write(database: sqlite3.Connection, output: str, now: Position) -> None:
+def _write(
+    database: sqlite3.Connection, output: str, now: Position, before: Position | None = None
+) -> None:
     database.execute(
         "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE "
         "SET sequence = excluded.sequence",
@@ -53,5 +57,6 @@ def _write(database: sqlite3.Connection, output: str, now: Position) -> None:
     )
     database.execute("DELETE FROM ahead WHERE output = ? AND sequence <= ?", (output, now.cursor))
     database.executemany(
-        "INSERT OR IGNORE INTO ahead VALUES (?, ?)", [(output, one) for one in now.ahead]
+        "INSERT OR IGNORE INTO ahead VALUES (?, ?)",
+        [(output, one) for one in now.ahead - (before.ahead if before else frozenset())],
     )
