@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hypothesis.strategies import booleans, integers, sampled_from
 
 from kamstrup_mqtt import MeterIdentity, Readout
-from kamstrup_mqtt.outputs.follower import Deliver, Follower, Note, Read, Wait
+from kamstrup_mqtt.outputs.follower import Deliver, Follower, Note, Read, Resume, Wait
 from kamstrup_mqtt.store import Position, Stored
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -48,7 +48,9 @@ def test_what_was_delivered_before_it_had_a_number_is_not_delivered_again() -> N
     follower.offer(early)
     assert follower.next() == Deliver(early, is_live=True)
     follower.delivered(early)
-    assert follower.next() == Wait()  # the disk was never there
+    assert follower.next() == Resume()
+    follower.failed(Resume())  # the disk was never there
+    assert follower.next() == Wait()
     follower.resume(Position())
     assert follower.next() == Read(0)
     follower.found([stored(1, "a")])
@@ -73,13 +75,17 @@ class FollowerMachine(RuleBasedStateMachine):
         self.follower = self.begun()
 
     def begun(self) -> Follower:
+        self.is_open = self.has_disk  # whether the numbers are known
         follower = Follower(self.names)
-        if self.has_disk:
-            follower.resume(self.kept)
-        for name in self.names:
+        if self.is_open:
+            self.resume(follower)
+        return follower
+
+    def resume(self, follower: Follower) -> None:
+        follower.resume(self.kept)
+        for name in {*self.names} - self.heard:
             for one in [one for one in self.rows if one.meter == name][-1:]:
                 follower.offer(one)
-        return follower
 
     def newest(self, name: str) -> int:
         return max(one.sequence for one in self.rows if one.meter == name)
@@ -99,13 +105,16 @@ class FollowerMachine(RuleBasedStateMachine):
             ]
             self.last_late = 0
             self.follower.named(is_settled=self.heard == set(self.names))
-        self.follower.offer(self.rows[-1])
+        one = self.rows[-1]
+        self.follower.offer(one if self.is_open else replace(one, sequence=0))
 
     @rule(has_disk=booleans())
     def disk(self, *, has_disk: bool) -> None:
         self.has_disk = has_disk
         if has_disk:
             self.written = len(self.rows)
+            self.is_open = True
+            self.follower.retry()
 
     @rule(is_connected=booleans())
     def broker(self, *, is_connected: bool) -> None:
@@ -114,8 +123,8 @@ class FollowerMachine(RuleBasedStateMachine):
             self.follower.retry()
             self.last_late = 0
 
-    @rule(renamed=sampled_from([None, 0, 1]))
-    def crash(self, renamed: int | None) -> None:
+    @rule(renamed=sampled_from([None, 0, 1]), has_disk=booleans())
+    def crash(self, renamed: int | None, *, has_disk: bool) -> None:
         """What was not on disk is lost, and what was delivered and not noted may come again."""
         self.rows = self.rows[: self.written]
         there = {one.sequence for one in self.rows}
@@ -126,7 +135,7 @@ class FollowerMachine(RuleBasedStateMachine):
         if renamed is not None:
             self.names[renamed] += "'"
         self.is_connected, self.heard, self.last_late = False, set(), 0
-        self.has_disk = True
+        self.has_disk = has_disk
         self.follower = self.begun()
 
     @precondition(lambda self: self.is_connected)
@@ -135,17 +144,18 @@ class FollowerMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.do(self.follower.next())
 
-    def do(self, step: Deliver | Read | Note | Wait) -> None:
+    def do(self, step: Deliver | Resume | Read | Note | Wait) -> None:
         match step:
             case Deliver(one, is_live):
+                number = (one.readout.time - BEGIN) // timedelta(minutes=1)
                 assert one.meter in self.names
-                assert is_live == (one.sequence == self.newest(one.meter))
+                assert is_live == (number == self.newest(one.meter))
                 if not is_live:
-                    assert one.sequence > self.last_late
-                    self.last_late = one.sequence
-                assert one.sequence not in self.got or one.sequence in self.repeatable
-                self.repeatable.discard(one.sequence)
-                self.got.append(one.sequence)
+                    assert number > self.last_late
+                    self.last_late = number
+                assert number not in self.got or number in self.repeatable
+                self.repeatable.discard(number)
+                self.got.append(number)
                 self.follower.delivered(one)
             case Note(position):
                 if self.has_disk:
@@ -162,9 +172,11 @@ class FollowerMachine(RuleBasedStateMachine):
                     self.follower.failed(step)
                     return
                 self.follower.found([one for one in there if one.sequence > sequence][:3])
-            case Wait():
-                if self.follower.position is None and self.has_disk:
-                    self.follower.resume(self.kept)
+            case Resume():
+                if self.has_disk:
+                    self.resume(self.follower)
+                else:
+                    self.follower.failed(step)
 
     @invariant()
     def nothing_is_noted_that_was_not_delivered(self) -> None:

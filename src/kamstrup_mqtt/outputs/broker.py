@@ -22,7 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-_AROUND = 12  # bytes of a message besides its topic and payload, at least
+_AROUND = 16  # bytes of a message besides its topic and payload, at least
 FAREWELL_S = 0.5  # what a broker may take to confirm our end
 _QUEUE = 20_000  # messages from others that may wait; what is more is dropped
 _ADVICE = {
@@ -124,6 +124,7 @@ class Session:
 
     def __init__(self, client: "_Client", user: str) -> None:
         self.heard_at = -math.inf  # the monotonic time at which the broker last confirmed anything
+        self.in_flight = ""  # the topic of a message that is not confirmed yet
         self._client = client
         self._user = user
         self._turn = asyncio.Lock()
@@ -160,10 +161,12 @@ class Session:
             if most is not None and size > most:
                 return f"it has {size} bytes, and the broker takes {most} at most; raise that"
             self._client.refusal = None
+            self.in_flight = topic
             try:
                 await self._heard(self._client.publish(topic, payload, qos, retain, properties))
             except ValueError as error:  # a topic that is none, or a payload of over 256 MB
                 raise MqttError(f"{topic} cannot be published: {error}") from error
+            self.in_flight = ""
             if qos == 0:
                 self.heard_at = -math.inf
             refusal: str | None = self._client.refusal

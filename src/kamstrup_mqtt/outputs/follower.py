@@ -21,6 +21,11 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Ask the history for the position that was noted last, and tell `resume`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Ask the history for what is behind that sequence number, and tell `found`."""
 
@@ -39,7 +44,9 @@ class Wait:
     """Nothing can be done until there is news."""
 
 
-Step = Deliver | Read | Note | Wait
+Step = Deliver | Resume | Read | Note | Wait
+
+_MOST_UNNUMBERED = 5000
 
 
 class Follower:
@@ -56,7 +63,9 @@ class Follower:
         self._repeat: set[str] = set()  # meters whose newest is delivered again
         self._cursor: int | None = None  # up to it all is delivered; None while it is not known
         self._ahead: set[int] = set()  # what is delivered behind it
-        self._unnumbered: set[tuple[str, datetime]] = set()  # delivered before they had a number
+        # What was delivered before it had a number, or under one of another file, oldest first.
+        self._unnumbered: dict[tuple[str, datetime], None] = {}
+        self._put_off: dict[int, Stored] = {}  # what cannot be delivered, by number
         self._noted: Position | None = None
         self._window: deque[Stored] = deque()  # behind the cursor, in order
         self._read_to = 0  # the last one that was taken into the window
@@ -88,10 +97,18 @@ class Follower:
         return self.position in (None, self._noted)
 
     def resume(self, position: Position) -> None:
-        """Go on from a position that an earlier run noted."""
+        """Go on from a position that was noted; perhaps in another history than before."""
+        for stored in self._newest.values():
+            if self._is_done(stored):
+                self._remember(stored)
+        if self._cursor is not None:  # in which its numbers mean something else
+            self._ahead.clear()
         self._noted = position
         self._cursor = self._read_to = position.cursor
         self._ahead |= position.ahead
+        self._window.clear()
+        self._put_off.clear()
+        self._is_held, self._has_more = False, True
 
     def offer(self, stored: Stored) -> None:
         """Take note of a readout, perhaps the newest of its meter."""
@@ -106,17 +123,21 @@ class Follower:
         self._repeat = set(self._newest)
 
     def retry(self) -> None:
-        """Try again what the disk did not do."""
+        """Try again what the disk did not do, and what could not be delivered."""
         self._failed.clear()
+        if self._put_off:
+            self._put_off.clear()
+            self.named()
 
     def next(self) -> Step:
         """What to do now."""
         for meter, stored in self._newest.items():
-            if meter in self._meters and (meter in self._repeat or not self._is_done(stored)):
+            is_due = meter in self._repeat or not self._is_done(stored)
+            if meter in self._meters and is_due and stored.sequence not in self._put_off:
                 return Deliver(stored, is_live=True)
         position = self.position
         if position is None:
-            return Wait()
+            return Wait() if Resume in self._failed else Resume()
         if position != self._noted and Note not in self._failed:
             return Note(position)
         if self._window:
@@ -129,10 +150,24 @@ class Follower:
         if newest is not None and newest.readout.time == stored.readout.time:
             self._repeat.discard(stored.meter)
         if not stored.sequence:
-            self._unnumbered.add((stored.meter, stored.readout.time))
+            self._remember(stored)
         elif self._cursor is None or stored.sequence > self._cursor:
             self._ahead.add(stored.sequence)
         self._advance()
+
+    def put_off(self, stored: Stored) -> None:
+        """Leave a readout aside that cannot be delivered, until it is tried again or given up."""
+        self._put_off[stored.sequence] = stored
+        self._repeat.discard(stored.meter)
+        self._advance()
+
+    def give_up(self) -> list[Stored]:
+        """Take what was put off for delivered, since other readouts are; gives what that is."""
+        given_up = list(self._put_off.values())
+        self._put_off.clear()
+        for stored in given_up:
+            self.delivered(stored)
+        return given_up
 
     def found(self, behind: Iterable[Stored]) -> None:
         """Take what the history has behind what was asked for, in order."""
@@ -178,16 +213,21 @@ class Follower:
             or (stored.meter, stored.readout.time) in self._unnumbered
         )
 
+    def _remember(self, stored: Stored) -> None:
+        self._unnumbered[stored.meter, stored.readout.time] = None
+        if len(self._unnumbered) > _MOST_UNNUMBERED:
+            del self._unnumbered[next(iter(self._unnumbered))]
+
     def _advance(self) -> None:
         """Leave behind what is delivered, or not wanted."""
         while self._window:
             first = self._window[0]
             is_wanted = first.meter in self._meters
-            if is_wanted and not self._is_done(first):
+            is_put_off = first.sequence in self._put_off
+            if is_wanted and not is_put_off and not self._is_done(first):
                 break
             self._window.popleft()
-            self._unnumbered.discard((first.meter, first.readout.time))
-            if not is_wanted and not self._is_settled:
+            if is_put_off or not (is_wanted or self._is_settled):
                 self._is_held = True
             elif self._is_held:
                 self._ahead.add(first.sequence)
@@ -197,7 +237,8 @@ class Follower:
             return
         while self._cursor + 1 in self._ahead:  # nothing is between two numbers
             self._cursor += 1
-        self._ahead = {number for number in self._ahead if number > self._cursor}
+        if any(number <= self._cursor for number in self._ahead):
+            self._ahead = {number for number in self._ahead if number > self._cursor}
         self._read_to = max(self._read_to, self._cursor)
         if self._cursor >= self._last > 0:
             self._has_more = False

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from aiomqtt import MqttError
 
 from kamstrup_mqtt.outputs.announcer import Announcer
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
-from kamstrup_mqtt.outputs.follower import Deliver, Follower, Note, Read, Wait
+from kamstrup_mqtt.outputs.follower import Deliver, Follower, Note, Read, Resume, Wait
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice, HomeAssistantSettings
 from kamstrup_mqtt.readout import MeterIdentity, Readout
 from kamstrup_mqtt.readout.status import MeterStatus
@@ -96,6 +97,9 @@ class MqttOutput:
         self._got_on_at = {"run": time.monotonic()}  # by task of the publishing
         self._settings = settings
         self._publications = {meter.meter: meter for meter in publications}
+        self._readout_topics = {
+            f"{meter.topic}/{last}" for meter in publications for last in ("values", _BACKLOG)
+        }
         self._history = history
         self._statuses = statuses
         self._inbox = inbox
@@ -118,8 +122,10 @@ class MqttOutput:
         self._seen = 0  # on the board
         self._unread = set(self._publications)  # meters that were not read since the start
         self._began_at = time.monotonic()
-        self._in_flight: Stored | None = None
-        self._failures = 0  # of the delivery of that one, in a row
+        # What the broker hung up on last: a readout, and how often in a row, and other topics.
+        self._poison: Stored | None = None
+        self._hung_up = 0
+        self._hung_up_on: Counter[str] = Counter()
         self._is_late = False  # whether what was missed is being delivered
         # By meter: who it was, and the units by parameter.
         self._units: dict[str, tuple[MeterIdentity, dict[str, str]]] = {}
@@ -152,12 +158,7 @@ class MqttOutput:
     async def run(self) -> None:
         """Publish until cancelled; reconnects for ever, and says `offline` at the end."""
         with contextlib.suppress(HistoryAwayError):
-            for meter in self._publications:
-                if (last := await self._history.latest(meter)) is not None:
-                    self._announcer.resume(meter, last.readout)
-                    self._note_units(meter, last.readout)
-                    self._follower.offer(last)
-            self._follower.resume(await self._history.position(_OUTPUT))
+            await self._resume()
         try:
             await self._stay_connected()
         finally:
@@ -165,6 +166,16 @@ class MqttOutput:
             if position is not None and not self._follower.is_noted:
                 with contextlib.suppress(HistoryAwayError):
                     await self._history.note(_OUTPUT, position)
+
+    async def _resume(self) -> None:
+        """Go on where an earlier run ended. Raises HistoryAwayError where nobody knows that now."""
+        self._follower.resume(await self._history.position(_OUTPUT))
+        for meter in self._publications:
+            last = await self._history.latest(meter)
+            if last is not None and self._history.live.latest(meter) is None:
+                self._announcer.resume(meter, last.readout)
+                self._note_units(meter, last.readout)
+                self._follower.offer(last)
 
     async def _stay_connected(self) -> None:
         loop = asyncio.get_running_loop()
@@ -217,10 +228,15 @@ class MqttOutput:
                     self._prove(session),
                 )
             except BrokerError:
+                if session.is_lost and session.in_flight:
+                    self._hung_up_on[session.in_flight] += 1
                 raise
             except BaseException:
                 await session.say_goodbye(self._status_topic, "offline")
                 raise
+            finally:
+                if not session.in_flight:
+                    self._hung_up_on.clear()
 
     async def _prove(self, session: Session) -> None:
         """See now and then that the broker still takes what we say, and that all tasks get on."""
@@ -263,17 +279,22 @@ class MqttOutput:
         for meter in self._units:
             await self._publish_units(session, meter)
         follower.retry()
+        if self._poison is not None and self._hung_up >= _POISONOUS:
+            follower.put_off(self._poison)
         if self._settings.retain:
             follower.repeat()
-        failed_at = time.monotonic()
+        failed_at, changes = time.monotonic(), history.changes
         while True:
             self._got_on()
             self._look()
+            if changes != history.changes:
+                changes = history.changes
+                follower.resume(await history.position(_OUTPUT))
             step = follower.next()
             try:
-                if follower.position is None:
-                    follower.resume(await history.position(_OUTPUT))
                 match step:
+                    case Resume():
+                        await self._resume()
                     case Deliver(stored, is_live):
                         await self._delivered(session, stored, is_live=is_live)
                     case Note(position):
@@ -305,16 +326,6 @@ class MqttOutput:
 
     async def _delivered(self, session: Session, stored: Stored, *, is_live: bool) -> None:
         """Deliver a readout; one that has begun to be is not given up at the end."""
-        if self._in_flight is not stored:
-            self._in_flight, self._failures = stored, 0
-        if self._failures >= _POISONOUS:
-            _log.error(
-                "Broker %s hangs up each time on the readout of %s at %s, which stays in the "
-                "history only: see what its log says",
-                self._settings.address, stored.meter, stored.readout.time.isoformat(),
-            )  # fmt: skip
-            self._follower.delivered(stored)
-            return
         if time.monotonic() - session.heard_at > _HEARD_S:
             await session.confirm()  # what is sent to one that hangs may arrive in the end
         publish = self._publish_values if is_live else self._publish_late
@@ -325,14 +336,27 @@ class MqttOutput:
             await asyncio.wait({publishing}, timeout=_LAST_S)
             if not publishing.done() or publishing.cancelled() or publishing.exception():
                 publishing.cancel()
-                self._failures += session.is_lost
+                self._note_lost(session, stored)
                 raise
             self._follower.delivered(stored)
             raise
         except MqttError:
-            self._failures += session.is_lost
+            self._note_lost(session, stored)
             raise
         self._follower.delivered(stored)
+        for one in self._follower.give_up():
+            _log.error(
+                "Broker %s closes the connection whenever the readout of %s at %s is sent, which "
+                "stays in the history only: see the broker's log, and its limit for messages",
+                self._settings.address, one.meter, one.readout.time.isoformat(),
+            )  # fmt: skip
+
+    def _note_lost(self, session: Session, stored: Stored) -> None:
+        """Note that the broker hung up on a readout, if it did, perhaps again and again."""
+        if session.is_lost:
+            is_same = self._poison is not None and self._poison.sequence == stored.sequence
+            self._hung_up = self._hung_up + 1 if is_same else 1
+            self._poison = stored
 
     async def _publish_late(self, session: Session, stored: Stored) -> None:
         if not self._is_late:
@@ -408,6 +432,13 @@ class MqttOutput:
         retain: bool = True,
         expiry_s: float | None = None,
     ) -> None:
+        if self._hung_up_on[topic] >= _POISONOUS and topic not in self._readout_topics:
+            self._warn_once(
+                topic,
+                f"closes the connection whenever {len(payload)} bytes are sent to {topic}, which "
+                "are left out: see the broker's log, and its limit for messages",
+            )
+            return
         refusal = await session.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
         self._got_on()
         if refusal:

@@ -85,13 +85,16 @@ class Acquisition:
 
     def _note_whose(self, readout: Readout) -> Key:
         """The key of a readout that just came; what is known of another meter is forgotten."""
-        key = self._session.read_on, readout.meter.serial
-        (connection, serial), (before_connection, before) = key, self._key
-        is_unknown = None in (serial, before)
-        if before_connection and (connection != before_connection if is_unknown
-                                  else serial != before):  # fmt: skip
+        key = connection, serial = self._session.read_on, readout.meter.serial
+        before_connection, before = self._key
+        is_same_line = connection == before_connection
+        if None in (serial, before):
+            is_other = bool(before_connection) and not is_same_line
+        else:
+            is_other = serial != before
+        if is_other:
             self.info_code, self._info_at = None, -math.inf
-        self._key = key
+        self._key = connection, serial or (before if is_same_line else None)
         return key
 
     async def ping(self) -> None:

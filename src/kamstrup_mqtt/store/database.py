@@ -54,9 +54,9 @@ class Database:
         self._opened = opened
         self._missed = missed
         self._connection: sqlite3.Connection | None = None
+        self._opening: sqlite3.Connection | None = None  # one that is not ready yet
         self._lock: IO[bytes] | None = None
         self._is_sound = False  # whether the file was checked
-        self._damaged: Path | None = None  # what was set aside, and not salvaged yet
         self._place: tuple[int, int] | None = None  # which file it was
         self._disk: int | None = None  # and on which disk
         self._beside: dict[Path, tuple[int, int]] = {}  # what SQLite had beside it
@@ -92,9 +92,10 @@ class Database:
 
     def interrupt(self) -> None:
         """Have what is being done fail; for another thread."""
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.interrupt()
+        for database in (self._connection, self._opening):
+            if database is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    database.interrupt()
 
     def close(self) -> None:
         """Close the file."""
@@ -116,7 +117,7 @@ class Database:
             return
         self._find_disk()
         _log.error(
-            "History %s was %s while the gateway ran: %s. What no output has got yet is kept",
+            "History %s was %s while the gateway ran: %s. Readouts not delivered yet are kept",
             self._path,
             "replaced" if place else "deleted",
             "the new file is used from now on" if place else "a new one is begun",
@@ -130,12 +131,13 @@ class Database:
         self._is_sound = False
 
     def _find_disk(self) -> None:
-        """Make the folder, but not in place of a disk that is away, which raises OSError."""
+        """Make the folder, but begin no file in place of a disk that is away: raises OSError."""
         folder = self._path.parent
         while not folder.exists():
             folder = folder.parent
-        if self._disk is not None and folder.stat().st_dev != self._disk:
-            raise OSError("its disk is not there")
+        is_elsewhere = self._disk is not None and folder.stat().st_dev != self._disk
+        if is_elsewhere and not self._path.exists():
+            raise OSError("the disk it was on is not mounted")
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def _connected(self) -> sqlite3.Connection:
@@ -152,9 +154,9 @@ class Database:
         check_history(self._path)
         self._find_disk()
         self._claim()
-        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._finish_setting_aside()
+        database = self._opening = _connect(self._path)
         try:
-            database.text_factory = as_text
             version = self._version(database)
             with contextlib.suppress(PermissionError):
                 self._path.chmod(0o640)
@@ -177,6 +179,8 @@ class Database:
             database.close()
             self.close()
             raise
+        finally:
+            self._opening = None
         self._connection = database
         self.is_ours = True
 
@@ -208,7 +212,7 @@ class Database:
         self._lock = lock
 
     def _migrate(self, database: sqlite3.Connection, version: int) -> None:
-        """Bring the file to this version; all of a step is done, or nothing of it."""
+        """Bring the file to this version."""
         if version < 0:
             raise sqlite3.DatabaseError("malformed: a negative version")
         if 0 < version < VERSION:
@@ -217,24 +221,11 @@ class Database:
                 "older kamstrup-mqtt cannot open it then: to go back, restore a backup from "
                 "before; what is read from now on would be missing there", self._path, VERSION,
             )  # fmt: skip
-        damaged, self._damaged = self._damaged, None
-        salvaged = min(version_of(damaged) or VERSION, VERSION) if damaged else 0
         try:
-            for step in range(version + 1, VERSION + 1):
-                name = f"schema-{step}.sql"
-                schema = files(__package__).joinpath(name).read_text(encoding="utf-8")
-                database.executescript(f"BEGIN IMMEDIATE; {schema}")
-                if step in MIGRATIONS:
-                    MIGRATIONS[step](database)
-                if damaged and step == salvaged:
-                    count = salvage(damaged, database)
-                    _log.warning("Of %s %d readouts were saved", damaged, count)
-                database.execute(f"PRAGMA user_version = {step}")
-                database.execute("COMMIT")
+            _bring_up(database, version, VERSION)
         except (TypeError, ValueError, OverflowError) as error:
             raise sqlite3.DatabaseError(f"malformed: {error}") from error
         except (sqlite3.OperationalError, OSError) as error:
-            self._damaged = damaged
             if not is_damage(error):
                 self._failed_at, self._failure = time.monotonic(), str(error)
             raise
@@ -252,22 +243,74 @@ class Database:
             self._is_sound = False
 
     def _set_aside(self, damage: str) -> None:
+        """Put a new file with all that can be read of this one in its place.
+
+        Whoever is killed meanwhile finds the damaged one as it was, or the new one complete.
+        """
         self.close()
         check_history(self._path)  # somebody may have put another file there
         self._is_sound = False
-        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        count = self._salvage()
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
         aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
         for name in [self._path, *companions(self._path)]:
             with contextlib.suppress(FileNotFoundError):
                 name.rename(str(aside) + name.name.removeprefix(self._path.name))
-        self._damaged = aside
+        self._finish_setting_aside()
         _log.error(
-            "History %s is damaged (%s). It is set aside as %s, and a new one is begun with what "
-            "can be read of it",
-            self._path,
-            damage,
-            aside,
-        )
+            "History %s is damaged (%s). It is set aside as %s, and a new one is begun with the %d "
+            "readouts that could be recovered",
+            self._path, damage, aside, count,
+        )  # fmt: skip
+
+    def _salvage(self) -> int:
+        """Make a new file beside this one of what can be read; gives how many readouts that is."""
+        beside = self._beside_name
+        for name in [beside, *companions(beside)]:
+            name.unlink(missing_ok=True)
+        version = version_of(self._path) or VERSION
+        version = version if 0 < version <= VERSION else VERSION
+        with contextlib.closing(_connect(beside)) as database:
+            self._opening = database
+            try:
+                _bring_up(database, 0, version)
+                database.execute("BEGIN IMMEDIATE")
+                count = salvage(self._path, database)
+                database.execute("COMMIT")
+                _bring_up(database, version, VERSION)
+                database.execute(f"PRAGMA application_id = {APPLICATION}")
+            finally:
+                self._opening = None
+        return count
+
+    def _finish_setting_aside(self) -> None:
+        """Put a new file that is complete in its place, where there is none any more."""
+        if not self._path.exists() and self._beside_name.exists():
+            with contextlib.closing(_connect(self._beside_name)) as database:
+                is_complete = self._version(database) == VERSION
+            if is_complete:
+                self._beside_name.rename(self._path)
+
+    @property
+    def _beside_name(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.recovered")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database.text_factory = as_text
+    return database
+
+
+def _bring_up(database: sqlite3.Connection, version: int, to: int) -> None:
+    """Bring a file from a version to another; all of a step is done, or nothing of it."""
+    for step in range(version + 1, to + 1):
+        schema = files(__package__).joinpath(f"schema-{step}.sql").read_text(encoding="utf-8")
+        database.executescript(f"BEGIN IMMEDIATE; {schema}")
+        if step in MIGRATIONS:
+            MIGRATIONS[step](database)
+        database.execute(f"PRAGMA user_version = {step}")
+        database.execute("COMMIT")
 
 
 def _place_of(path: Path) -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ from kamstrup_mqtt.store.prune import Pruning
 from kamstrup_mqtt.store.queue import MOST_WAITING, Queue
 from kamstrup_mqtt.store.rollup import rebuild
 from kamstrup_mqtt.store.rows import Stored, latest, readouts
-from kamstrup_mqtt.store.write import numbers_of, take_in, transaction, write_next
+from kamstrup_mqtt.store.write import is_written, numbers_of, take_in, transaction, write_next
 
 MAX_BYTES = 1 << 30  # what the file may take, where nobody says another bound
 _PATIENCE_S = 5.0  # how long a readout waits for a slow disk before outputs see it
@@ -69,6 +69,7 @@ class History:
         self.live: Board[Stored] = Board()  # the latest of each meter, for who follows it live
         # Called with the name of a meter that was read under another name until now.
         self.on_renamed: Callable[[str], Awaitable[None]] = _do_nothing
+        self.changes = 0  # how often another history took the place of ours
         self._path = path
         self._names = names
         self._pruning = Pruning(keep_s, max_bytes)
@@ -79,6 +80,7 @@ class History:
         self._positions: dict[str, Position] = {}  # by output
         self._noted: dict[str, Position] = {}  # as they are in the file
         self._renamed: list[str] = []
+        self._writing: set[asyncio.Future[bool]] = set()  # perhaps on a disk that hangs
         self._twins: Counter[tuple[str, str | None]] = Counter()  # names that read another's meter
         self._trouble = ""
         self._is_closing = False
@@ -110,10 +112,12 @@ class History:
         """Close the file, soon; what still waits is written if that is possible."""
         self._is_closing = True
         self._database.interrupt()
-        if self._database.is_open:
+        if self._database.is_ours:
             await self._tried(self._write_last)
         await self._run(self._database.close)
         self._thread.shutdown(wait=False)
+        if waiting := len(self._queue.waiting):
+            _log.warning("History %s: %d readouts could not be written", self._path, waiting)
 
     async def watch(self) -> None:
         """See now and then that the file is in its place, and write what waits, until cancelled."""
@@ -126,13 +130,13 @@ class History:
         """Write a readout of the meter with this configured name, then show it to followers."""
         with self._turn:
             stored = self._queue.add(meter, readout)
-        writing = asyncio.ensure_future(self._tried(self._write_waiting))
+        writing = asyncio.ensure_future(self._tried(self._write_and_prune))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
         await asyncio.wait({writing}, timeout=_PATIENCE_S)
         self.live.put(meter, stored)
         while self._renamed:
             await self.on_renamed(self._renamed.pop())
-        await writing
-        await self._tried(lambda database: self._pruning.prune(database, self._path))
 
     async def after(self, sequence: int, most: int) -> list[Stored]:
         """At most `most` readouts behind that number, oldest first.
@@ -254,13 +258,15 @@ class History:
                 self._trouble = trouble
                 _log.warning(
                     "History %s cannot be written: %s. Readouts wait in memory, at most %d of "
-                    "them: make room on the disk, or see who may write there",
+                    "them; see that its disk is there, has room, and may be written",
                     self._path,
                     trouble,
                     MOST_WAITING,
                 )
             raise HistoryAwayError(f"history {self._path}: {trouble}") from error
-        if self._trouble and not self._queue.waiting:
+        with self._turn:
+            is_behind = bool(self._queue.waiting)
+        if self._trouble and not is_behind:
             lost, self._queue.lost = self._queue.lost, 0
             said = f"; {lost} did not fit into memory and are lost" if lost else ""
             _log.info("History %s: written again, with what had waited%s", self._path, said)
@@ -271,10 +277,17 @@ class History:
         """Go on with the numbers and positions of a file, which may be a new one."""
         self.id = _id_of(database)
         self._noted.clear()
-        for output, position in self._positions.items():
-            positions.keep_up(database, output, position)
+        for output, position in list(self._positions.items()):
+            found = positions.position(database, output)
+            if found.cursor > position.cursor:  # of a file that took the place of ours
+                self._positions[output] = found
+                self.changes += 1
+            else:
+                positions.write(database, output, position)
         with self._turn:
-            self._queue.resume(*numbers_of(database))
+            waiting = self._queue.waiting
+            written = {one.sequence for one in waiting if is_written(database, one)}
+            self._queue.resume(*numbers_of(database), written)
 
     def _missed(self, database: sqlite3.Connection) -> None:
         """Take what no output has got out of a file that is gone from its place."""
@@ -307,9 +320,15 @@ class History:
             self._queue.written(waiting[-1].sequence)
         self._renamed += renamed
 
+    def _write_and_prune(self, database: sqlite3.Connection) -> None:
+        self._write_waiting(database)
+        self._pruning.prune(database, self._path)
+
     def _write_last(self, database: sqlite3.Connection) -> None:
         database.execute(f"PRAGMA busy_timeout = {_LAST_WRITE_MS}")
         self._write_waiting(database)
+        for output, position in self._positions.items():
+            positions.note(database, output, position)
 
     def _held(self, stored: Stored) -> list[str]:
         """Other configured names under which the very same meter was read last."""

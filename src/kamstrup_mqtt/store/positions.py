@@ -32,7 +32,7 @@ def note(
     database.execute("PRAGMA synchronous = NORMAL")
     try:
         database.execute("BEGIN IMMEDIATE")
-        _write(database, output, now, before)
+        write(database, output, now, before)
         database.execute("COMMIT")
     finally:
         if database.in_transaction:
@@ -40,19 +40,13 @@ def note(
         database.execute("PRAGMA synchronous = FULL")
 
 
-def keep_up(database: sqlite3.Connection, output: str, now: Position) -> None:
-    """See that a file, perhaps an older one, does not say less than what is known."""
-    before = position(database, output)
-    if before.cursor <= now.cursor and before != now:
-        _write(database, output, now)
-
-
-def _write(
+def write(
     database: sqlite3.Connection, output: str, now: Position, before: Position | None = None
 ) -> None:
+    """Write what an output has got; within a transaction, or before there are others."""
     database.execute(
         "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE "
-        "SET sequence = excluded.sequence",
+        "SET sequence = max(sequence, excluded.sequence)",
         (output, now.cursor),
     )
     database.execute("DELETE FROM ahead WHERE output = ? AND sequence <= ?", (output, now.cursor))

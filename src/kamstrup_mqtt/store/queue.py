@@ -5,7 +5,7 @@ not. Pure: nothing here touches a disk.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from kamstrup_mqtt.readout import MeterIdentity, Readout
@@ -38,20 +38,26 @@ class Queue:
         """What is not on disk yet, oldest first."""
         return list(self._waiting)
 
-    def resume(self, last: int, numbers: Mapping[Key, int]) -> None:
-        """Go on behind the numbers of a file; those that were given already stay."""
+    def resume(self, last: int, numbers: Mapping[Key, int], written: Collection[int] = ()) -> None:
+        """Go on behind the numbers of a file; those that were given already stay.
+
+        Args:
+            last: the number of its last readout.
+            numbers: that of the last one of each meter.
+            written: those of what waits that are in it already.
+
+        """
         for key, number in numbers.items():
             self._numbers[key] = max(number, self._numbers.get(key, 0))
         self.is_numbering = True
-        waiting, self._waiting = self._waiting, deque()
-        first = waiting[0].sequence if waiting else 0
-        is_taken = 0 < first <= last  # by a file that took the place of ours
-        self.last = max(last, first - 1 if first and not is_taken else self.last)
-        for stored in waiting:
-            if is_taken or not stored.sequence:
-                stored = self._numbered(stored)  # noqa: PLW2901
-            self.last = stored.sequence
-            self._waiting.append(stored)
+        waiting = [stored for stored in self._waiting if stored.sequence not in written]
+        # Where a file took the place of ours, others may have their numbers.
+        is_taken = bool(waiting) and 0 < waiting[0].sequence <= last
+        self.last = max(self.last, last)
+        self._waiting = deque(
+            self._numbered(stored) if is_taken or not stored.sequence else stored
+            for stored in waiting
+        )
 
     def add(self, meter: str, readout: Readout) -> Stored:
         """Take a readout of the meter with this configured name in, behind the last."""
@@ -66,8 +72,10 @@ class Queue:
 
     def put_back(self, stored: Iterable[Stored]) -> None:
         """Have readouts wait again that were on a disk which lost them, before all others."""
-        room = MOST_WAITING - len(self._waiting)
-        self._waiting.extendleft(list(stored)[::-1][: max(room, 0)])
+        before = list(stored)
+        room = max(MOST_WAITING - len(self._waiting), 0)
+        self.lost += max(len(before) - room, 0)
+        self._waiting.extendleft(before[::-1][:room])
 
     def written(self, last: int) -> None:
         """Take it that all up to that number are on disk."""

@@ -18,7 +18,6 @@ _TABLES = (
     "layout", "meter", "doubt", "setting", "lacking", "outdoor", "cursor", "ahead", "hour",
     "readout",
 )  # fmt: skip
-_WITHOUT_ROWID = ("setting", "lacking", "hour")
 _MOST_FAULTS = 2000  # pieces of a table that cannot be read, before the rest is given up
 _FAR = 10_000  # rows behind the first damaged one that are looked for
 
@@ -61,7 +60,8 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> None:
         return
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))
     insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - our own
-    find = _from_both_ends if table in _WITHOUT_ROWID else _in_pieces
+    (made_by,) = new.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    find = _from_both_ends if "WITHOUT ROWID" in made_by else _in_pieces
     for row in find(old, table, names):
         with contextlib.suppress(sqlite3.IntegrityError):
             new.execute(insert, row)

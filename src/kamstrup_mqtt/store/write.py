@@ -76,6 +76,7 @@ def numbers_of(database: sqlite3.Connection) -> tuple[int, dict[Key, int]]:
     """
     lasts = database.execute(
         "SELECT max(sequence) FROM readout UNION ALL SELECT max(sequence) FROM cursor "
+        "UNION ALL SELECT max(sequence) FROM ahead "
         "UNION ALL SELECT seq FROM sqlite_sequence WHERE name = 'readout'"
     ).fetchall()
     last = max((one for (one,) in lasts if isinstance(one, int) and one < _MOST), default=0)
@@ -91,6 +92,14 @@ def numbers_of(database: sqlite3.Connection) -> tuple[int, dict[Key, int]]:
         key = key_of(str(name), MeterIdentity(serial))
         numbers[key] = max(number or 0, numbers.get(key, 0))
     return max(last, 0), numbers
+
+
+def is_written(database: sqlite3.Connection, stored: Stored) -> bool:
+    """Whether a readout is in the file, under its numbers, as after an unclear end of a write."""
+    row = database.execute(
+        "SELECT meter_sequence, digits FROM readout WHERE sequence = ?", (stored.sequence,)
+    ).fetchone()
+    return row is not None and row == (stored.meter_sequence, encode(stored.readout).digits)
 
 
 def take_in(database: sqlite3.Connection, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
