@@ -5,7 +5,9 @@ it retained at each connection: that counts only when it is news, for it must no
 command.
 """
 
+import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import time
@@ -20,8 +22,11 @@ from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.store import History, HistoryAwayError
 
 LASTING = "poll_interval"  # the command that is kept
-_LATEST = 20  # messages on its topic that are remembered; any of them may be what is retained
-_MOST_TOLD = 5  # wrong messages on a topic, until a right one comes
+_LATEST = 200  # messages on its topic that are remembered; any of them may be what is retained
+_LONGEST = 100  # bytes of one that are kept as they are
+_RETRY_S = 5.0
+_TOLD_S = 3600.0  # after which what is wrong is told again
+_MOST_TOLD = 5  # wrong messages on a topic in that time
 _OUTDOORS = 80  # °C, below and above which it is nowhere
 _OUTDOOR_S = 60.0  # no more often is it written
 
@@ -73,7 +78,9 @@ class Inbox:
         self._outdoor_at = -_OUTDOOR_S  # when the last one was kept
         self._retained: dict[str, bytes] = {}  # by meter: what the broker repeated last
         self._latest: dict[str, list[bytes]] = {}  # by meter: what was set, the last one is valid
-        self._told: dict[str, set[str]] = {}  # what was told of each topic
+        self._unread = set(pollers)  # meters of which nobody knows yet what was set
+        self._deferred: dict[str, bytes] = {}  # what was retained for them
+        self._told: dict[str, tuple[float, set[str]]] = {}  # what was told of each, and since when
 
     @property
     def topics(self) -> list[str]:
@@ -87,10 +94,14 @@ class Inbox:
 
     async def restore_meter(self, meter: str) -> None:
         """Have its poller go on with what was set, perhaps under an earlier name of the meter."""
-        had = self._latest.pop(meter, [])
-        with contextlib.suppress(HistoryAwayError):
+        try:
             kept = await self._history.setting(meter, LASTING)
-            self._latest[meter], self._retained[meter] = latest_of(kept), retained_of(kept)
+        except HistoryAwayError:  # tried again
+            self._unread.add(meter)
+            return
+        self._unread.discard(meter)
+        had = self._latest.pop(meter, [])
+        self._latest[meter], self._retained[meter] = latest_of(kept), retained_of(kept)
         latest = (self._latest.get(meter) or [b""])[-1]
         if self._carry_out(meter, LASTING, latest) and latest.strip() and latest not in had:
             _log.info(
@@ -99,6 +110,15 @@ class Inbox:
                 meter,
                 printable(latest.decode(errors="replace")),
             )
+
+    async def keep_restoring(self) -> None:
+        """Restore what could not be read at the start, as soon as it can, until cancelled."""
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            for meter in list(self._unread):
+                await self.restore_meter(meter)
+                if meter not in self._unread and meter in self._deferred:
+                    await self._take_lasting(meter, self._deferred.pop(meter), retained=True)
 
     async def take(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take a message; what cannot be meant is logged once.
@@ -121,15 +141,21 @@ class Inbox:
             self._carry_out(meter, command, payload)
 
     async def _take_lasting(self, meter: str, payload: bytes, *, retained: bool) -> None:
+        if meter in self._unread and retained:
+            self._deferred[meter] = payload
+            return
+        self._unread.discard(meter)  # a command is newer than all that was set
         latest = self._latest.get(meter, [])
         if retained:
-            known = payload == self._retained.get(meter) or payload in latest
-            self._retained[meter] = payload
-            if known:
+            mark = _short(payload)
+            known = mark == self._retained.get(meter) or payload in latest
+            self._retained[meter] = mark
+            if known:  # and what was set before that is not what the broker keeps
+                self._latest[meter] = [payload, *latest[-1:]] if payload in latest else latest
                 return
         if self._carry_out(meter, LASTING, payload):
             latest = [*(one for one in latest if one != payload), payload]
-            self._latest[meter] = latest[-_LATEST:]
+            self._latest[meter] = [payload] if retained else latest[-_LATEST:]
             kept = {
                 "latest": [one.decode() for one in self._latest[meter]],
                 "retained": self._retained.get(meter, b"").decode(errors="replace"),
@@ -157,12 +183,20 @@ class Inbox:
         except UsageError as error:
             self._warn(what, f"{what} is ignored: {printable(str(error))}")
             return False
-        self._told.pop(what, None)
         return True
 
     def _warn(self, what: str, message: str) -> None:
         """Log what is wrong, each thing once, and of many the first ones."""
-        told = self._told.setdefault(what, set())
+        now = time.monotonic()
+        since, told = self._told.get(what, (now, set()))
+        if now - since > _TOLD_S:
+            since, told = now, set()
+        self._told[what] = since, told
         if message not in told and len(told) < _MOST_TOLD:
             told.add(message)
             _log.warning("%s", message)
+
+
+def _short(payload: bytes) -> bytes:
+    """A payload, or what stands for a long one."""
+    return payload if len(payload) <= _LONGEST else hashlib.sha256(payload).hexdigest().encode()

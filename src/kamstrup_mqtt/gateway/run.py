@@ -9,6 +9,7 @@ import logging
 import signal
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,23 +120,38 @@ async def run_gateway(config: Config, capture: Path | None = None) -> None:
             )
         )
 
-    try:
+    is_open = False
+
+    async def live() -> None:
+        """All but the health, which is answered also while a large history is migrated."""
+        nonlocal is_open
         await history.open()
+        is_open = True
         await inbox.restore()
         history.on_renamed = renamed
         parts = [
             supervisor.keep("the watchdog", lambda: feed_watchdog(stuck)),
             supervisor.keep("the publishing", output.run),
             supervisor.keep("the history", history.watch),
+            supervisor.keep("the commands", inbox.keep_restoring),
         ]
-        if (path := config.path) is not None:
-            parts.append(
-                supervisor.keep("the health", lambda: answer_health(path, complaints, stuck))
-            )
         if (web := config.web) is not None:
             parts.append(supervisor.keep("the page", lambda: serve_page(web)))
         for name, poller in pollers.items():
             parts.append(supervisor.keep(f"the reading of {name}", poller.run, poller.note_failure))
+        await run_together(*parts)
+
+    def stuck_if_open() -> list[str]:
+        return stuck() if is_open else []
+
+    def ready() -> list[str]:
+        return complaints() if is_open else ["the history is not open yet"]
+
+    try:
+        parts = [live()]
+        if (path := config.path) is not None:
+            answer = partial(answer_health, path, ready, stuck_if_open)
+            parts.append(supervisor.keep("the health", answer))
         await run_together(*parts)
     finally:
         notify("STOPPING=1")

@@ -95,9 +95,10 @@ class Announcer:
         while True:
             try:
                 await work(session)
-            except MqttError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, values are published
                 await asyncio.sleep(_LOST_S)  # in which all is ended if the connection is lost
-                said = f"Home Assistant is not told of the meters: {error}"
+                shown = error if isinstance(error, MqttError) else repr(error)
+                said = f"Home Assistant is not told of the meters: {shown}"
                 if self._trouble.get(("", "")) != said:
                     self._trouble["", ""] = said
                     _log.warning("%s. All else goes on", said)

@@ -155,6 +155,11 @@ class Follower:
             self._ahead.add(stored.sequence)
         self._advance()
 
+    def postpone(self, stored: Stored) -> None:
+        """Have the other meters come first next time."""
+        if stored.meter in self._newest:
+            self._newest[stored.meter] = self._newest.pop(stored.meter)
+
     def put_off(self, stored: Stored) -> None:
         """Leave a readout aside that cannot be delivered, until it is tried again or given up."""
         self._put_off[stored.sequence] = stored

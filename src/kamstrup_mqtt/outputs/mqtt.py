@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
-from aiomqtt import MqttError
+from aiomqtt import Message, MqttError
 
 from kamstrup_mqtt.outputs.announcer import Announcer
 from kamstrup_mqtt.outputs.broker import BrokerError, MqttSettings, Session, connect, why
@@ -34,6 +34,7 @@ _WELL_S = 15.0  # a connection that holds so long is well: a wait on the broker 
 PROOF_S = 30.0
 _TASKS = ("_follow_statuses", "_deliver", "_prove")  # that must get on
 STALLED_S = 120.0  # longer than any single wait on a broker or disk that still works
+_STALLED = "the publishing stalled"
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
 _BATCH = 50  # readouts that are read from the history at a time
@@ -122,9 +123,9 @@ class MqttOutput:
         self._seen = 0  # on the board
         self._unread = set(self._publications)  # meters that were not read since the start
         self._began_at = time.monotonic()
-        # What the broker hung up on last: a readout, and how often in a row, and other topics.
-        self._poison: Stored | None = None
-        self._hung_up = 0
+        self._progress_at = time.monotonic()  # when a delivery ended, or none was due
+        # What the broker hung up on, and how often: readouts by number, and other topics.
+        self._hung_up: dict[int, tuple[Stored, int]] = {}
         self._hung_up_on: Counter[str] = Counter()
         self._is_late = False  # whether what was missed is being delivered
         # By meter: who it was, and the units by parameter.
@@ -136,7 +137,7 @@ class MqttOutput:
     @property
     def alive_at(self) -> float:
         """When the task of the publishing that is furthest behind last got on."""
-        return min(self._got_on_at.values())
+        return min(self._progress_at, *self._got_on_at.values())
 
     @property
     def complaints(self) -> list[str]:
@@ -144,6 +145,8 @@ class MqttOutput:
         found = self._announcer.complaints
         if not self.connected:
             found.append("the broker is not connected")
+        elif time.monotonic() - self._progress_at > STALLED_S / 2:
+            found.append("nothing is delivered any more, though there is something to deliver")
         elif self._said:  # not for long yet
             found.append(f"the broker was lost: {self._said}")
         return found
@@ -187,6 +190,8 @@ class MqttOutput:
                 await self._connection()
             except BrokerError as error:
                 reason = why(error)
+                if reason != _STALLED:  # a broker that is away is nothing that a restart mends
+                    self._progress_at = time.monotonic()
             finally:
                 self.connected = False
             if reason != self._said:
@@ -248,7 +253,7 @@ class MqttOutput:
             self._got_on()
             await asyncio.sleep(PROOF_S)
             if self.alive_at < time.monotonic() - STALLED_S:
-                raise MqttError("the publishing stalled")
+                raise MqttError(_STALLED)
 
     def _got_on(self) -> None:
         """Note that the task that calls this gets on, if it must."""
@@ -268,9 +273,14 @@ class MqttOutput:
         cursor = 0
         while True:
             for entry in await self._next(self._statuses.after(cursor)):
-                topic = f"{self._publications[entry.meter].topic}/state"
-                await self._say(session, topic, entry.content.to_json())
                 cursor = entry.sequence
+                topic = f"{self._publications[entry.meter].topic}/state"
+                try:
+                    payload = entry.content.to_json()
+                except Exception as error:  # noqa: BLE001 - whatever it is, the others are told
+                    self._warn_once(topic, f"is not told the state of {entry.meter}: {error!r}")
+                    continue
+                await self._say(session, topic, payload)
 
     async def _deliver(self, session: Session) -> None:
         """Deliver what the follower says, for ever."""
@@ -279,8 +289,9 @@ class MqttOutput:
         for meter in self._units:
             await self._publish_units(session, meter)
         follower.retry()
-        if self._poison is not None and self._hung_up >= _POISONOUS:
-            follower.put_off(self._poison)
+        for stored, count in self._hung_up.values():
+            if count >= _POISONOUS:
+                follower.put_off(stored)
         if self._settings.retain:
             follower.repeat()
         failed_at, changes = time.monotonic(), history.changes
@@ -309,6 +320,7 @@ class MqttOutput:
             except HistoryAwayError:
                 follower.failed(step)
                 failed_at = time.monotonic()
+            self._progress_at = time.monotonic()
             if follower.needs_disk and time.monotonic() - failed_at > _AWAY_S:
                 follower.retry()
 
@@ -340,11 +352,20 @@ class MqttOutput:
                 raise
             self._follower.delivered(stored)
             raise
-        except MqttError:
+        except BrokerError:
             self._note_lost(session, stored)
             raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are delivered
+            self._warn_once(
+                f"{stored.meter}: {error!r}", f"is not told of {stored.meter}: {error!r}"
+            )
+            if stored.sequence:
+                self._follower.put_off(stored)
+                return
         self._follower.delivered(stored)
+        self._hung_up.pop(stored.sequence, None)
         for one in self._follower.give_up():
+            self._hung_up.pop(one.sequence, None)
             _log.error(
                 "Broker %s closes the connection whenever the readout of %s at %s is sent, which "
                 "stays in the history only: see the broker's log, and its limit for messages",
@@ -353,10 +374,10 @@ class MqttOutput:
 
     def _note_lost(self, session: Session, stored: Stored) -> None:
         """Note that the broker hung up on a readout, if it did, perhaps again and again."""
+        self._follower.postpone(stored)
         if session.is_lost:
-            is_same = self._poison is not None and self._poison.sequence == stored.sequence
-            self._hung_up = self._hung_up + 1 if is_same else 1
-            self._poison = stored
+            _, count = self._hung_up.get(stored.sequence, (stored, 0))
+            self._hung_up[stored.sequence] = stored, count + 1
 
     async def _publish_late(self, session: Session, stored: Stored) -> None:
         if not self._is_late:
@@ -416,11 +437,18 @@ class MqttOutput:
         async for message in session.messages():
             topic = str(message.topic)
             if topic in commands:
-                async with asyncio.timeout(STALLED_S):
-                    payload = bytes(message.payload)
-                    await self._inbox.take(topic, payload, retained=message.retain)
+                await self._take(topic, message)
             else:
                 await self._announcer.note_message(session, message)
+
+    async def _take(self, topic: str, message: Message) -> None:
+        """Hand a message on; what goes wrong there costs that message."""
+        try:
+            async with asyncio.timeout(STALLED_S):
+                payload = bytes(message.payload)
+                await self._inbox.take(topic, payload, retained=message.retain)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._warn_once(topic, f"brings a message on {topic} that fails: {error!r}")
 
     async def _say(
         self,

@@ -62,6 +62,7 @@ class Poller:
         self._steps: dict[Kind, Step] = {}
         self._changed = asyncio.Event()  # the schedule may have something to do now
         self._began = False
+        self._is_recalled = True  # whether it is known what is kept of the meter
         self._alive_at = clock().monotonic  # when its loop last went round
 
     async def run(self) -> None:
@@ -122,8 +123,10 @@ class Poller:
     async def _resume(self) -> None:
         """Go on where an earlier run ended."""
         now, latest, full = self._clock(), None, None
-        with contextlib.suppress(HistoryAwayError):  # then it is as if nothing was read before
+        try:
             latest, full = await self._recall()
+        except HistoryAwayError:  # then it is as if nothing was read before
+            self._is_recalled = False
         self._schedule.resume(now, self._memory, _taken(full), _taken(latest))
         self._began = True
         for readout in (full, latest):  # the latest may be of some registers only
@@ -149,6 +152,7 @@ class Poller:
         with contextlib.suppress(HistoryAwayError):
             kept = await self._history.setting(self._settings.name, _MEMORY)
             self._schedule.recall(Memory.from_json(kept), self._clock())
+            self._is_recalled = True
 
     async def _wait(self, at: float) -> None:
         """Wait until `at` or until something changes, but not so long as to miss a set clock."""
@@ -212,6 +216,9 @@ class Poller:
         self._reporter.failed(job, error, now)
 
     async def _remember(self) -> None:
+        if not self._is_recalled:  # what is kept is not written over before it was read
+            await self.renamed()
+            return
         found = deepcopy(self._session.lacking)
         if found != self._lacking and await self._history.note_lacking(found):
             self._lacking = found

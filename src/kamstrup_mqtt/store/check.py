@@ -4,6 +4,7 @@ import logging
 import sqlite3
 
 _UNREADABLE = "database disk image is malformed"  # of one row, for pages are checked before rows
+_INDEXED = ("readout", "cursor")  # the index of others tells what a wrong byte has changed
 _STRUCTURE = "***"  # how findings about pages begin
 
 _log = logging.getLogger(__name__)
@@ -22,11 +23,11 @@ def check(database: sqlite3.Connection) -> None:
         found = _finding(database)
     if found.startswith(_STRUCTURE) or found == _UNREADABLE:
         raise sqlite3.DatabaseError(f"malformed: {found}")
-    tables = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'readout'"
-    if database.execute(tables).fetchone():
-        findings = database.execute("PRAGMA integrity_check(readout)").fetchall()
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN (?, ?)"
+    for (table,) in database.execute(tables, _INDEXED).fetchall():
+        findings = database.execute(f"PRAGMA integrity_check({table})").fetchall()
         if found := next((str(one) for (one,) in findings if "index" in str(one)), ""):
-            database.execute("REINDEX readout")
+            database.execute(f"REINDEX {table}")
             _log.warning("The index of the history had a wrong byte (%s), and is made anew", found)
 
 

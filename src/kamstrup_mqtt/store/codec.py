@@ -146,6 +146,14 @@ def is_layout(columns: str) -> bool:
     return False
 
 
+def registers_in(columns: str) -> set[int]:
+    """The registers with numbers in a layout. Raises RowError."""
+    try:
+        return {register for _, register, _ in _numeric(columns, None)}
+    except _WRONG as error:
+        raise _row_error(error) from error
+
+
 def text_in(value: object) -> str:
     """`value`, where it is text. Raises RowError."""
     if not isinstance(value, str):

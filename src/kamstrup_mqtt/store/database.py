@@ -26,6 +26,7 @@ from kamstrup_mqtt.store.file import (
     lock_name,
 )
 from kamstrup_mqtt.store.migration import MIGRATIONS
+from kamstrup_mqtt.store.rollup import rebuild
 from kamstrup_mqtt.store.rows import as_text
 from kamstrup_mqtt.store.salvage import salvage, version_of
 
@@ -61,6 +62,7 @@ class Database:
         self._disk: int | None = None  # and on which disk
         self._beside: dict[Path, tuple[int, int]] = {}  # what SQLite had beside it
         self._looked_at = 0.0
+        self._patience_ms = 0  # of the connection, where it was set
         self._failed_at, self._failure = -_REST_S, ""  # the last migration that failed
 
     @property
@@ -96,6 +98,12 @@ class Database:
             if database is not None:
                 with contextlib.suppress(sqlite3.Error):
                     database.interrupt()
+
+    def be_patient(self, milliseconds: int) -> None:
+        """Wait so long for another program that has the file."""
+        if self._connection is not None and milliseconds != self._patience_ms:
+            self._connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._patience_ms = milliseconds
 
     def close(self) -> None:
         """Close the file."""
@@ -181,7 +189,7 @@ class Database:
             raise
         finally:
             self._opening = None
-        self._connection = database
+        self._connection, self._patience_ms = database, 0
         self.is_ours = True
 
     def _version(self, database: sqlite3.Connection) -> int:
@@ -278,6 +286,9 @@ class Database:
                 count = salvage(self._path, database)
                 database.execute("COMMIT")
                 _bring_up(database, version, VERSION)
+                database.execute("BEGIN IMMEDIATE")
+                rebuild(database)  # the hours that could not be read
+                database.execute("COMMIT")
                 database.execute(f"PRAGMA application_id = {APPLICATION}")
             finally:
                 self._opening = None

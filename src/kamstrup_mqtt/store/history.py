@@ -36,6 +36,8 @@ from kamstrup_mqtt.store.write import is_written, numbers_of, take_in, transacti
 MAX_BYTES = 1 << 30  # what the file may take, where nobody says another bound
 _PATIENCE_S = 5.0  # how long a readout waits for a slow disk before outputs see it
 _WATCH_S = 20.0
+# How long is waited for another program that has the file: at first, and when it has it for long.
+_LONG_MS, _SHORT_MS = 5000, 100
 _SURELY = 3  # readouts in a row under two names
 _LAST_WRITE_MS = 700  # how long the last write waits for another program that has the file
 
@@ -80,7 +82,7 @@ class History:
         self._positions: dict[str, Position] = {}  # by output
         self._noted: dict[str, Position] = {}  # as they are in the file
         self._renamed: list[str] = []
-        self._writing: set[asyncio.Future[bool]] = set()  # perhaps on a disk that hangs
+        self._writing: asyncio.Task[None] | None = None  # perhaps on a disk that hangs
         self._twins: Counter[tuple[str, str | None]] = Counter()  # names that read another's meter
         self._trouble = ""
         self._is_closing = False
@@ -130,13 +132,19 @@ class History:
         """Write a readout of the meter with this configured name, then show it to followers."""
         with self._turn:
             stored = self._queue.add(meter, readout)
-        writing = asyncio.ensure_future(self._tried(self._write_and_prune))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        await asyncio.wait({writing}, timeout=_PATIENCE_S)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all())
+        await asyncio.wait({self._writing}, timeout=_PATIENCE_S)
         self.live.put(meter, stored)
         while self._renamed:
             await self.on_renamed(self._renamed.pop())
+
+    async def _write_all(self) -> None:
+        """Write what waits, and what comes meanwhile."""
+        while await self._tried(self._write_and_prune):
+            with self._turn:
+                if not self._queue.waiting:
+                    return
 
     async def after(self, sequence: int, most: int) -> list[Stored]:
         """At most `most` readouts behind that number, oldest first.
@@ -251,6 +259,8 @@ class History:
             if isinstance(error, UsageError) and not self._database.is_ours:
                 raise
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_BUSY:
+                self._database.be_patient(_SHORT_MS)  # others wait behind this
             if not self._is_closing and code not in _HARMLESS:
                 self._database.close()
             trouble = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -264,6 +274,7 @@ class History:
                     MOST_WAITING,
                 )
             raise HistoryAwayError(f"history {self._path}: {trouble}") from error
+        self._database.be_patient(_LONG_MS)
         with self._turn:
             is_behind = bool(self._queue.waiting)
         if self._trouble and not is_behind:
@@ -275,7 +286,8 @@ class History:
 
     def _opened(self, database: sqlite3.Connection) -> None:
         """Go on with the numbers and positions of a file, which may be a new one."""
-        self.id = _id_of(database)
+        before, self.id = self.id, _id_of(database)
+        last, numbers = numbers_of(database)
         self._noted.clear()
         for output, position in list(self._positions.items()):
             found = positions.position(database, output)
@@ -287,7 +299,8 @@ class History:
         with self._turn:
             waiting = self._queue.waiting
             written = {one.sequence for one in waiting if is_written(database, one)}
-            self._queue.resume(*numbers_of(database), written)
+            is_other = before not in (None, self.id)
+            self._queue.resume(last, numbers, written, is_other=is_other)
 
     def _missed(self, database: sqlite3.Connection) -> None:
         """Take what no output has got out of a file that is gone from its place."""

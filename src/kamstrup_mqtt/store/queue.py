@@ -38,21 +38,24 @@ class Queue:
         """What is not on disk yet, oldest first."""
         return list(self._waiting)
 
-    def resume(self, last: int, numbers: Mapping[Key, int], written: Collection[int] = ()) -> None:
+    def resume(
+        self, last: int, numbers: Mapping[Key, int], written: Collection[int] = (),
+        *, is_other: bool = False,
+    ) -> None:  # fmt: skip
         """Go on behind the numbers of a file; those that were given already stay.
 
         Args:
             last: the number of its last readout.
             numbers: that of the last one of each meter.
             written: those of what waits that are in it already.
+            is_other: whether that file took the place of ours, and may have our numbers.
 
         """
         for key, number in numbers.items():
             self._numbers[key] = max(number, self._numbers.get(key, 0))
         self.is_numbering = True
         waiting = [stored for stored in self._waiting if stored.sequence not in written]
-        # Where a file took the place of ours, others may have their numbers.
-        is_taken = bool(waiting) and 0 < waiting[0].sequence <= last
+        is_taken = is_other and bool(waiting) and waiting[0].sequence <= last
         self.last = max(self.last, last)
         self._waiting = deque(
             self._numbered(stored) if is_taken or not stored.sequence else stored

@@ -1,32 +1,32 @@
-"""Copies what can be read of a damaged history into a new one.
-
-Tables are read in pieces, around what is damaged in them.
-"""
+"""Copies what can be read of a damaged history into a new one, around what is damaged in it."""
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from kamstrup_mqtt.store.codec import RowError, registers_in
 from kamstrup_mqtt.store.file import FILE_ERRORS
 from kamstrup_mqtt.store.rows import as_text
 
 # In the order in which they are needed. A new history has an id of its own.
-_TABLES = (
-    "layout", "meter", "doubt", "setting", "lacking", "outdoor", "cursor", "ahead", "hour",
-    "readout",
-)  # fmt: skip
-_MOST_FAULTS = 2000  # pieces of a table that cannot be read, before the rest is given up
-_FAR = 10_000  # rows behind the first damaged one that are looked for
+_NUMBERED = ("layout", "meter", "doubt", "outdoor", "cursor", "readout")  # tables with a rowid
+_OTHERS = ("setting", "lacking", "ahead")
+# The newest version that has each of these is that of the file.
+_SIGNS = (("ahead", 5), ("history", 4), ("setting", 3), ("hour", 2), ("readout", 1))
+_FIRST = -(1 << 62)
+_FURTHEST = 1 << 45  # from the last row that could be read to the next one that is looked for
+
+Row = tuple[Any, ...]
 
 
 def version_of(damaged: Path) -> int:
-    """The version of a damaged history; 0 when not even that can be read."""
+    """The version of a damaged history, by its tables; 0 when not even they can be read."""
     with contextlib.suppress(*FILE_ERRORS), _opened(damaged) as old:
-        (version,) = old.execute("PRAGMA user_version").fetchone()
-        return int(version)
+        tables = {name for (name,) in old.execute("SELECT name FROM sqlite_master")}
+        return next((version for table, version in _SIGNS if table in tables), 0)
     return 0
 
 
@@ -39,8 +39,19 @@ def salvage(damaged: Path, new: sqlite3.Connection) -> int:
 
     """
     with _opened(damaged) as old:
-        for table in _TABLES:
-            _copy(old, new, table)
+        for table in _NUMBERED:
+            columns = _columns(new, table)
+            query = f"SELECT rowid, {columns} FROM {table} NOT INDEXED WHERE rowid >= ? "  # noqa: S608
+            rows = _around_holes(old, f"{query} ORDER BY rowid")
+            _write(new, table, columns, (row[1:] for row in rows))
+        for table in _OTHERS:
+            columns = _columns(new, table)
+            _write(new, table, columns, _from_both_ends(old, table, columns))
+        columns = _columns(new, "hour")
+        for meter, register in _counters(new) if columns else []:
+            query = f"SELECT hour, {columns} FROM hour WHERE meter = ? AND register = ? "  # noqa: S608
+            rows = _around_holes(old, f"{query} AND hour >= ? ORDER BY hour", meter, register)
+            _write(new, "hour", columns, (row[1:] for row in rows))
     (count,) = new.execute("SELECT count(*) FROM readout").fetchone()
     return int(count)
 
@@ -51,59 +62,92 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     uri = f"file:{quote(str(path.absolute()))}?mode=ro{still}"
     with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
         database.text_factory = as_text
+        database.execute("PRAGMA writable_schema = ON")  # of a damaged schema, what is right
         yield database
 
 
-def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> None:
-    columns = [row[1] for row in new.execute(f"PRAGMA table_info({table})")]
-    if not columns:  # of a version that did not have it
+def _columns(database: sqlite3.Connection, table: str) -> str:
+    """The columns of a table; "" in a version that did not have it."""
+    return ", ".join(row[1] for row in database.execute(f"PRAGMA table_info({table})"))
+
+
+def _counters(database: sqlite3.Connection) -> list[tuple[int, int]]:
+    """The meters and registers of which there may be hours."""
+    registers: set[int] = set()
+    for (columns,) in database.execute("SELECT columns FROM layout"):
+        with contextlib.suppress(RowError):
+            registers |= registers_in(columns)
+    meters = database.execute("SELECT id FROM meter").fetchall()
+    return [(meter, register) for (meter,) in meters for register in sorted(registers)]
+
+
+def _write(
+    database: sqlite3.Connection, table: str, columns: str, rows: Iterator[Sequence[Any]]
+) -> None:
+    if not columns:
         return
-    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-    insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - our own
-    (made_by,) = new.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    find = _from_both_ends if "WITHOUT ROWID" in made_by else _in_pieces
-    for row in find(old, table, names):
+    marks = ", ".join("?" * (columns.count(",") + 1))
+    insert = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608 - our own
+    for row in rows:
         with contextlib.suppress(sqlite3.IntegrityError):
-            new.execute(insert, row)
+            database.execute(insert, row)
 
 
-def _from_both_ends(old: sqlite3.Connection, table: str, names: str) -> Iterator[tuple[Any, ...]]:
+def _from_both_ends(old: sqlite3.Connection, table: str, columns: str) -> Iterator[Row]:
     """The rows of a table before and behind what is damaged."""
-    first = names.partition(",")[0]
+    first = columns.partition(",")[0]
     for order in ("", f" ORDER BY {first} DESC"):
         with contextlib.suppress(*FILE_ERRORS):
-            yield from old.execute(f"SELECT {names} FROM {table}{order}")  # noqa: S608 - our own
+            yield from old.execute(f"SELECT {columns} FROM {table}{order}")  # noqa: S608 - our own
             return
 
 
-def _in_pieces(old: sqlite3.Connection, table: str, names: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a table with numbers: from its beginning, its end, and between damaged pages."""
-    query = f"SELECT rowid, {names} FROM {table} NOT INDEXED "  # noqa: S608 - our own
-    first = last = None
-    try:
-        for first, *row in old.execute(f"{query} ORDER BY rowid"):  # noqa: B007
-            yield tuple(row)
-    except FILE_ERRORS:
-        begin = first + 1 if first is not None else 1
-    else:
-        return
-    with contextlib.suppress(*FILE_ERRORS):
-        for last, *row in old.execute(f"{query} ORDER BY rowid DESC"):  # noqa: B007
-            yield tuple(row)
-    pieces = [(begin, last - 1 if last is not None else begin + _FAR)]
-    query += "WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
-    faults = 0
-    while pieces and faults < _MOST_FAULTS:
-        first, last = pieces.pop()
-        begin = first
+def _around_holes(old: sqlite3.Connection, query: str, *arguments: object) -> Iterator[Row]:
+    """The rows of a query by a rising number, their first column, without what is unreadable.
+
+    Args:
+        old: the damaged file.
+        query: its last argument is the number to begin with.
+        arguments: all others.
+
+    """
+    begin = _FIRST
+    while True:
         try:
-            for number, *row in old.execute(query, (first, last)):
-                yield tuple(row)
-                begin = number + 1
+            for row in old.execute(query, (*arguments, begin)):
+                begin = int(row[0]) + 1
+                yield row
         except FILE_ERRORS:
-            faults += 1
-            if begin > first:
-                pieces.append((begin, last))
-            elif first < last:
-                middle = (first + last) // 2
-                pieces += [(middle + 1, last), (first, middle)]
+            found = _behind_hole(old, query, arguments, max(begin, 0) if begin == _FIRST else begin)
+            if found is None:
+                return
+            begin = found
+        else:
+            return
+
+
+def _behind_hole(
+    old: sqlite3.Connection, query: str, arguments: Sequence[object], begin: int
+) -> int | None:
+    """The first number behind `begin` from which on something can be read."""
+    step = 1
+    while not _is_readable(old, query, (*arguments, begin + step)):
+        step *= 2
+        if step > _FURTHEST:
+            return None
+    first, last = begin + step // 2, begin + step
+    while first < last:
+        middle = (first + last) // 2
+        if _is_readable(old, query, (*arguments, middle)):
+            last = middle
+        else:
+            first = middle + 1
+    return last
+
+
+def _is_readable(old: sqlite3.Connection, query: str, arguments: Sequence[object]) -> bool:
+    try:
+        old.execute(query, arguments).fetchone()
+    except FILE_ERRORS:
+        return False
+    return True
