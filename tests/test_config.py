@@ -161,14 +161,19 @@ def test_lists_of_the_environment_are_as_in_yaml(tmp_path: Path) -> None:
         KAMSTRUP_CURRENCY="DKK",
         KAMSTRUP_WEB__ALLOW="[10.0.0.5, 10.0.0.6]",
         KAMSTRUP_MQTT__PASSWORD="[x",
-        KAMSTRUP_MQTT__USERNAME="me",
+        KAMSTRUP_MQTT__USERNAME="{me",
+        KAMSTRUP_METERS__0__PORT="/dev/ttyUSB8",
+        KAMSTRUP_WEB__LISTEN="[::1]:8402",
+        KAMSTRUP_LOG="{level: debug}",
     )
+    assert config.meters[0].port == "/dev/ttyUSB8"
+    assert config.log.level == "debug"
     assert [(meter.name, meter.registers) for meter in config.meters] == [("a", (60, 68))]
     assert [price.price for price in config.prices] == [Decimal("38.50")]
     assert config.currency == "DKK"
     assert config.web is not None
     assert len(config.web.allow) == 2
-    assert config.mqtt.credentials == ("me", "[x")
+    assert config.mqtt.credentials == ("{me", "[x")
     over = mqtt + "meters:\n- {name: b, port: /dev/x, parameters: [nonsense], poll_interval: 1}\n"
     assert load(tmp_path, over, KAMSTRUP_METERS=meters).meters[0].name == "a"
     wrong = meters.replace("energy", "enregy")
@@ -195,7 +200,7 @@ meters:
   <<: *first
   name: b
   port: /dev/b
-- {<<: [*second, *first], name: c, port: /dev/c}
+- {<<: [*second, *first], name: c, port: /dev/c, poll_interval: ~, poll_at: 59}
 """
     )
     meters = load(tmp_path, text).meters

@@ -169,19 +169,22 @@ def check_command(path: Path) -> None:
         )
         if interval := _interval_set(config.history.path, meter.name):
             print(
-                f"{meter.name}: poll_interval {interval}, which a command has set, takes the place "
-                f"of that; an empty message on {meter.topic}/poll_interval goes back to it"
+                f"{meter.name}: every {interval}, which a command has set, takes the place of "
+                f"that; an empty message on {meter.topic}/poll_interval goes back to it"
             )
 
 
 def _interval_set(history: Path, meter: str) -> str:
     """The interval that somebody set while the gateway ran; "" if nobody did."""
     from kamstrup_mqtt.consumption import Archive
+    from kamstrup_mqtt.gateway.commands import wanted_interval
     from kamstrup_mqtt.gateway.inbox import LASTING, latest_of
+    from kamstrup_mqtt.quantities import duration
 
     with contextlib.suppress(KamstrupError), Archive(history) as archive:
         latest = latest_of(archive.setting(meter, LASTING))
-        return latest[-1].decode(errors="replace").strip() if latest else ""
+        seconds = wanted_interval(latest[-1]) if latest else None
+        return duration(seconds) if seconds is not None else ""
     return ""
 
 

@@ -305,8 +305,11 @@ def _drop_empty(source: Source) -> list[str]:
     for name in _File.model_fields:
         content = source.section(name)
         fields = _SECTIONS[name].model_fields if name in _SECTIONS else {}
-        for key in [key for key in fields if key in content and content[key] is None]:
-            del content[key]
+        its = source.data.get(name)
+        for one in [content, *(its if isinstance(its, list) else [])]:
+            if isinstance(one, dict):
+                for key in [key for key in fields if key in one and one[key] is None]:
+                    del one[key]
         if name in source.data and source.data[name] in (None, {}):
             warnings.append(source.told((name,), "is empty, which is the same as leaving it out"))
             del source.data[name]

@@ -111,7 +111,9 @@ class Document:
                 content[key] = self._value(next(self._events), (*path, key))
         for one in merged:  # what is given here, or by an earlier one, is not given by a later one
             if isinstance(one, dict):
-                content = copy.deepcopy(one) | content
+                self._count(len(one), self.lines[(*path, _MERGE)])
+                for key in one.keys() - content.keys():
+                    content[key] = copy.deepcopy(one[key])
             elif one is not None:
                 self.faults.append(((*path, _MERGE), "expected keys to merge, such as <<: *other"))
         for key in content:

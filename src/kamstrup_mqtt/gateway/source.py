@@ -20,8 +20,9 @@ MOST_FAULTS = 100  # that are told; nobody mends more at once
 _MOST_BYTES = 1_000_000
 _LONGEST_KEY = 60
 _LONGEST_MESSAGE = 500
-_SECRET = "password"  # noqa: S105 - the key whose value is never taken for YAML
 _WHOLE = ("meters", "prices", "currency")  # no sections of keys, and given as in KAMSTRUP_METERS
+_SECTIONS = ("mqtt", "serial_device", "kamstrup", "homeassistant", "history", "web", "log")
+_LISTS = ("parameters", "allow", "hosts", "trusted_proxies", "prices")  # keys
 _LAST = 1 << 30  # behind every line of the file
 
 
@@ -100,23 +101,46 @@ class Source:
             self._parse(text)
 
     def read_environment(self, environment: Mapping[str, str]) -> None:
-        """Put variables like KAMSTRUP_MQTT__PASSWORD over what the file says."""
+        """Put variables like KAMSTRUP_MQTT__PASSWORD over what the file says.
+
+        A list or a whole section is given as in YAML, and a key of one of several meters by its
+        place, as in KAMSTRUP_METERS__0__PORT.
+        """
         for name, value in sorted(environment.items()):
-            section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
-            section, key = printable(section.lower()), printable(key.lower())
-            if not name.startswith(ENVIRONMENT_PREFIX) or not (separator or section in _WHOLE):
+            if not name.startswith(ENVIRONMENT_PREFIX):
                 continue
-            if not separator:
-                self._over((section,), name)
-                self.data[section] = self._unfolded(value, (section,))
-                continue
-            self._over((section, key), name)
-            if self.data.get(section) is None:
-                self._variables[(section,)] = name
-                self.data[section] = {}
-            self.section(section)[key] = (
-                value if key == _SECRET else self._unfolded(value, (section, key))
-            )
+            parts = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+            key = tuple(int(part) if part.isdecimal() else printable(part) for part in parts)
+            if len(key) > 1:
+                self._put(key, name, value)
+            elif key[0] in _WHOLE or (key[0] in _SECTIONS and value.lstrip().startswith("{")):
+                self._over(key, name)
+                self.data[str(key[0])] = self._unfolded(value, key)
+
+    def is_variable(self, key: KeyPath) -> bool:
+        """Whether the environment gives `key`."""
+        return key in self._variables
+
+    def _put(self, key: KeyPath, variable: str, value: str) -> None:
+        self._over(key, variable)
+        inside: Any = self.data
+        part: Any
+        for place, part in enumerate(key[:-1]):
+            if isinstance(inside, dict) and inside.get(part) is None:
+                self._variables.setdefault(key[: place + 1], variable)
+                inside[part] = {}
+            if isinstance(inside, list) and (not isinstance(part, int) or part >= len(inside)):
+                self.fault(key, f"expected a number below {len(inside)} for one of {key[0]}")
+                return
+            if not isinstance(inside, dict | list):
+                return  # which is told as it is
+            inside = inside[part]
+        last = key[-1]
+        if isinstance(inside, dict):
+            is_list = last in _LISTS
+            inside[str(last)] = self._unfolded(value, key) if is_list else value
+        elif isinstance(inside, list):
+            self.fault(key, f"expected a number and a key, such as {key[0]}__0__port")
 
     def _over(self, key: KeyPath, variable: str) -> None:
         """Take it that a variable gives `key`, and nothing in it comes from the file."""
@@ -124,9 +148,7 @@ class Source:
         self._lines = {k: line for k, line in self._lines.items() if k[: len(key)] != key}
 
     def _unfolded(self, value: str, key: KeyPath) -> object:
-        """A list or section in YAML, such as [energy, volume]; any other text as it is."""
-        if not value.lstrip().startswith(("[", "{")):
-            return value
+        """A list or section in YAML; words with commas between are left as they are."""
         try:
             document = Document(value)
         except (TooMuch, yaml.YAMLError, ValueError, OverflowError):

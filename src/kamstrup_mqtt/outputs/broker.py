@@ -22,6 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+_DISCONNECTED = "Disconnected"  # as the library begins to say it
 _AROUND = 16  # bytes of a message besides its topic and payload, at least
 FAREWELL_S = 0.5  # what a broker may take to confirm our end
 _QUEUE = 20_000  # messages from others that may wait; what is more is dropped
@@ -160,6 +161,8 @@ class Session:
             size, most = len(topic.encode()) + len(payload.encode()) + _AROUND, self._client.most
             if most is not None and size > most:
                 return f"it has {size} bytes, and the broker takes {most} at most; raise that"
+            if self.is_lost:
+                raise MqttError(_DISCONNECTED)
             self._client.refusal = None
             self.in_flight = topic
             try:
@@ -179,7 +182,7 @@ class Session:
         try:
             await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise MqttError("Disconnected during message iteration")
+                raise MqttError(_DISCONNECTED)
             result = task.result()
         finally:
             task.cancel()
