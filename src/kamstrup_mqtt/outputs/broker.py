@@ -125,7 +125,8 @@ class Session:
 
     def __init__(self, client: "_Client", user: str) -> None:
         self.heard_at = -math.inf  # the monotonic time at which the broker last confirmed anything
-        self.in_flight = ""  # the topic of a message that is not confirmed yet
+        # The topic and length of a message that is not confirmed yet.
+        self.in_flight: tuple[str, int] | None = None
         self._client = client
         self._user = user
         self._turn = asyncio.Lock()
@@ -164,12 +165,12 @@ class Session:
             if self.is_lost:
                 raise MqttError(_DISCONNECTED)
             self._client.refusal = None
-            self.in_flight = topic
+            self.in_flight = topic, len(payload)
             try:
                 await self._heard(self._client.publish(topic, payload, qos, retain, properties))
             except ValueError as error:  # a topic that is none, or a payload of over 256 MB
                 raise MqttError(f"{topic} cannot be published: {error}") from error
-            self.in_flight = ""
+            self.in_flight = None
             if qos == 0:
                 self.heard_at = -math.inf
             refusal: str | None = self._client.refusal

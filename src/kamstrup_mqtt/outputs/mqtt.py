@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
@@ -127,6 +128,7 @@ class MqttOutput:
         # What the broker hung up on, and how often: readouts by number, and other topics.
         self._hung_up: dict[int, tuple[Stored, int]] = {}
         self._hung_up_on: Counter[str] = Counter()
+        self._left_out: dict[str, int] = {}  # topics, from which length on
         self._is_late = False  # whether what was missed is being delivered
         # By meter: who it was, and the units by parameter.
         self._units: dict[str, tuple[MeterIdentity, dict[str, str]]] = {}
@@ -234,7 +236,7 @@ class MqttOutput:
                 )
             except BrokerError:
                 if session.is_lost and session.in_flight:
-                    self._hung_up_on[session.in_flight] += 1
+                    self._note_hung_up(*session.in_flight)
                 raise
             except BaseException:
                 await session.say_goodbye(self._status_topic, "offline")
@@ -441,6 +443,17 @@ class MqttOutput:
             else:
                 await self._announcer.note_message(session, message)
 
+    def _note_hung_up(self, topic: str, size: int) -> None:
+        """Note that the broker hung up on a message; after some times in a row it is left out."""
+        self._hung_up_on[topic] += 1
+        if self._hung_up_on[topic] >= _POISONOUS and topic not in self._readout_topics:
+            self._left_out[topic] = size
+            self._warn_once(
+                topic,
+                f"closes the connection whenever {size} bytes are sent to {topic}, which are left "
+                "out from now on: see the broker's log, and its limit for messages",
+            )
+
     async def _take(self, topic: str, message: Message) -> None:
         """Hand a message on; what goes wrong there costs that message."""
         try:
@@ -460,12 +473,7 @@ class MqttOutput:
         retain: bool = True,
         expiry_s: float | None = None,
     ) -> None:
-        if self._hung_up_on[topic] >= _POISONOUS and topic not in self._readout_topics:
-            self._warn_once(
-                topic,
-                f"closes the connection whenever {len(payload)} bytes are sent to {topic}, which "
-                "are left out: see the broker's log, and its limit for messages",
-            )
+        if len(payload) >= self._left_out.get(topic, math.inf):
             return
         refusal = await session.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
         self._got_on()
