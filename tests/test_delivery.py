@@ -21,6 +21,7 @@ from .gateway import (
     Broker,
     Message,
     log_until,
+    next_of,
     stop,
     watching,
     write_config,
@@ -249,6 +250,50 @@ async def test_a_message_that_is_too_large_is_told_with_both_sizes_and_holds_not
         log = await log_until(gateway, "and the broker takes 400 at most", seconds=60)
         log += stop(gateway)
     assert log.count("to kamstrup/values: it has") == 1
+
+
+async def test_a_message_that_a_broker_hangs_up_on_holds_nothing_else_up(
+    mosquitto: Broker, background: Background, tmp_path: Path
+) -> None:
+    """On MQTT 3.1.1 it says no limit, and what Home Assistant is told is the longest of all."""
+    broker = mosquitto("allow_anonymous true", "max_packet_size 2000")
+    discovery = ("serial_device:", "homeassistant:\n    discovery: true\nserial_device:")
+    async with serve_tcp(SimulatedMeter()) as port, hearing(broker.port) as heard:
+        config = write_config(tmp_path, broker.port, port, EVERY_SECOND, discovery)
+        gateway = background("run", "-c", str(config))
+        log = await log_until(gateway, "are left out from now on", seconds=90)
+        count = len(heard.live)
+        await until(lambda: len(heard.live) > count + 3)
+        stop(gateway)
+    assert log.count("closes the connection whenever") == 1
+    heard.assert_once(most_twice=4)
+
+
+async def test_a_disk_that_is_full_at_the_start_holds_nothing_up(
+    mosquitto: Broker, background: Background, tmp_path: Path, small_disk: Path
+) -> None:
+    broker = mosquitto()
+    with contextlib.suppress(OSError), (small_disk / "fill").open("wb") as file:
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    async with serve_tcp(SimulatedMeter()) as port, watching(broker.port) as messages:
+        config = write_config(tmp_path, broker.port, port, EVERY_SECOND, on(small_disk))
+        gateway = background("run", "-c", str(config))
+        for _ in range(4):
+            values = json.loads(await next_of(messages, "kamstrup/values"))
+            assert values["sequence"] is None
+        (small_disk / "fill").unlink()
+        await log_until(gateway, "written again", seconds=90)
+        while (await next_of(messages, "kamstrup/values")).count('"sequence": null'):
+            pass
+        await asyncio.sleep(2)
+        stop(gateway)
+        late = []
+        while not messages.empty():
+            topic, payload, _ = messages.get_nowait()
+            late += [payload] * topic.endswith("/backlog")
+    assert not late  # all of it was delivered already
 
 
 async def test_all_of_a_thousand_retained_commands_take_effect(

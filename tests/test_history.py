@@ -202,6 +202,31 @@ async def test_a_full_disk_is_survived(
         assert numbers(await store.after(0, 10_000)) == list(range(written + 1))
 
 
+async def test_what_was_taken_while_the_disk_failed_keeps_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with opened(tmp_path / "history.db") as store:
+        for number in range(3):
+            await store.append("a", readout(number))
+        with monkeypatch.context() as patch:
+            patch.setattr("kamstrup_mqtt.store.history.write_next", fail)
+            for number in range(3, 6):
+                await store.append("a", readout(number))
+                shown = store.live.latest("a")
+                assert shown is not None
+                assert shown.sequence == number + 1
+            assert numbers(await store.after(3, 9)) == [3, 4, 5]  # from memory
+            await store.note("mqtt", Position(6))
+        for number in range(6, 8):
+            await store.append("a", readout(number))
+        found = await store.after(0, 99)
+    assert [one.sequence for one in found] == [one.meter_sequence for one in found]
+    assert [one.sequence for one in found] == list(range(1, 9))
+
+
 async def test_two_gateways_do_not_share_a_history(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     async with opened(path):

@@ -190,13 +190,13 @@ def _interval_set(history: Path, meter: str) -> str:
 
 @click.command("health")
 @config_option
-@click.option("--live", is_flag=True, help="Only whether it gets on, and needs no restart.")
+@click.option("--live", is_flag=True, help="Only whether it is alive, and needs no restart.")
 @debug_option
 def health_command(path: Path, *, live: bool) -> None:
     """Ask the running gateway how it is: exit status 0 when all is well, 1 when not.
 
     All is well when it reads every meter, writes the history, and is connected to the broker. A
-    meter that sleeps or a broker that is away needs no restart, and with --live is no fault.
+    meter that sleeps or a broker that is away does not count with --live.
     """
     from kamstrup_mqtt.gateway.service import ask_health
 
