@@ -247,7 +247,7 @@ async def test_a_message_that_is_too_large_is_told_with_both_sizes_and_holds_not
     async with serve_tcp(SimulatedMeter()) as port:
         config = write_config(tmp_path, broker.port, port, EVERY_SECOND, every, version)
         gateway = background("run", "-c", str(config))
-        log = await log_until(gateway, "and the broker takes 400 at most", seconds=60)
+        log = await log_until(gateway, "to kamstrup/values: it has", seconds=60)
         log += stop(gateway)
     assert log.count("to kamstrup/values: it has") == 1
 
