@@ -250,6 +250,7 @@ async def test_a_message_that_is_too_large_is_told_with_both_sizes_and_holds_not
         log = await log_until(gateway, "to kamstrup/values: it has", seconds=60)
         log += stop(gateway)
     assert log.count("to kamstrup/values: it has") == 1
+    assert "and the broker takes 400 at most" in log
 
 
 async def test_a_message_that_a_broker_hangs_up_on_holds_nothing_else_up(
