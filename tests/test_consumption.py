@@ -230,7 +230,7 @@ async def test_a_meter_that_was_replaced_by_one_with_another_unit(tmp_path: Path
 async def test_a_meter_that_tells_more_of_itself_later_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     readouts = house(48)
-    readouts[0] = Readout(MeterIdentity(None), readouts[0].time, readouts[0].readings, {})
+    readouts[5] = Readout(MeterIdentity(None), readouts[5].time, readouts[5].readings, {})
     readouts[9] = Readout(MeterIdentity("1", "0402"), readouts[9].time, readouts[9].readings, {})
     await written(path, *readouts)
     with Archive(path) as archive:

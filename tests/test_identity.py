@@ -105,7 +105,7 @@ async def test_what_did_not_say_who_it_was_goes_with_the_name(tmp_path: Path) ->
     assert [(one.meter, one.readout.time) for one in found] == [
         ("flat", readout(hour).time) for hour in range(6)
     ]
-    assert used(path, "flat") == 4 * Decimal("0.017")  # from the first to the last of the meter
+    assert used(path, "flat") == 3 * Decimal("0.017")  # from the first to the last of the meter
 
 
 async def test_a_name_that_is_the_serial_number_of_another_meter_means_the_name(

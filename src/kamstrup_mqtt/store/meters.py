@@ -14,8 +14,6 @@ from kamstrup_mqtt.errors import UsageError
 from kamstrup_mqtt.readout import Lacking, MeterIdentity
 from kamstrup_mqtt.store.codec import RowError, identity
 
-FEW = 10  # readouts without a serial number, as on a bad line
-
 _log = logging.getLogger(__name__)
 
 
@@ -170,11 +168,11 @@ def _known(
 def _add(database: sqlite3.Connection, name: str, who: MeterIdentity) -> int:
     """A new meter; the first one of a name gets what was imported or set for it before.
 
-    And the few readouts in which it did not say who it is yet; many are of one that never does.
+    But no readout in which nobody said who it is: that may have been another one.
     """
     before, told = _last_of(database, name), json.dumps(who.to_dict())
-    begun = "SELECT 1 FROM meter WHERE id = ? AND serial IS NULL AND last_sequence <= ?"
-    if who.serial and before and database.execute(begun, (before, FEW)).fetchone():
+    unread = "SELECT 1 FROM meter WHERE id = ? AND serial IS NULL AND latest IS NULL"
+    if who.serial and before and database.execute(unread, (before,)).fetchone():
         database.execute(
             "UPDATE meter SET serial = ?, identity = ? WHERE id = ?", (who.serial, told, before)
         )

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from kamstrup_mqtt.readout import MeterIdentity, Readout
-from kamstrup_mqtt.store.meters import FEW
 from kamstrup_mqtt.store.rows import Stored
 
 MOST_WAITING = 5000  # readouts in memory while the disk fails
@@ -94,13 +93,8 @@ class Queue:
         number = stored.meter_sequence
         if number is None:
             key = key_of(stored.meter, stored.readout.meter)
-            number = self._numbers[key] = self._numbers.get(key, self._begin(stored)) + 1
+            number = self._numbers[key] = self._numbers.get(key, 0) + 1
         return replace(stored, sequence=self.last, meter_sequence=number)
-
-    def _begin(self, stored: Stored) -> int:
-        """The number behind which those of a new meter begin."""
-        unsaid = self._numbers.get(("", stored.meter), 0)  # some of which are its own
-        return unsaid if unsaid <= FEW else 0
 
 
 def key_of(name: str, who: MeterIdentity) -> Key:
