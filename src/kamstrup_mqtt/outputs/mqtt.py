@@ -129,6 +129,7 @@ class MqttOutput:
         self._hung_up: dict[int, tuple[Stored, int]] = {}
         self._hung_up_on: Counter[str] = Counter()
         self._left_out: dict[str, int] = {}  # topics, from which length on
+        self._failing: dict[str, str] = {}  # what nobody foresaw, by what it concerns
         self._is_late = False  # whether what was missed is being delivered
         # By meter: who it was, and the units by parameter.
         self._units: dict[str, tuple[MeterIdentity, dict[str, str]]] = {}
@@ -144,7 +145,7 @@ class MqttOutput:
     @property
     def complaints(self) -> list[str]:
         """What is wrong with the publishing, one line each."""
-        found = self._announcer.complaints
+        found = [*self._announcer.complaints, *self._failing.values()]
         if not self.connected:
             found.append("the broker is not connected")
         elif time.monotonic() - self._progress_at > STALLED_S / 2:
@@ -280,8 +281,9 @@ class MqttOutput:
                 try:
                     payload = entry.content.to_json()
                 except Exception as error:  # noqa: BLE001 - whatever it is, the others are told
-                    self._warn_once(topic, f"is not told the state of {entry.meter}: {error!r}")
+                    self._note_failing(topic, f"the state of {entry.meter}", error)
                     continue
+                self._failing.pop(topic, None)
                 await self._say(session, topic, payload)
 
     async def _deliver(self, session: Session) -> None:
@@ -358,13 +360,12 @@ class MqttOutput:
             self._note_lost(session, stored)
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are delivered
-            self._warn_once(
-                f"{stored.meter}: {error!r}", f"is not told of {stored.meter}: {error!r}"
-            )
+            self._note_failing(stored.meter, f"what {stored.meter} measured", error)
             if stored.sequence:
                 self._follower.put_off(stored)
                 return
         self._follower.delivered(stored)
+        self._failing.pop(stored.meter, None)
         self._hung_up.pop(stored.sequence, None)
         for one in self._follower.give_up():
             self._hung_up.pop(one.sequence, None)
@@ -461,7 +462,17 @@ class MqttOutput:
                 payload = bytes(message.payload)
                 await self._inbox.take(topic, payload, retained=message.retain)
         except Exception as error:  # noqa: BLE001 - whatever it is
-            self._warn_once(topic, f"brings a message on {topic} that fails: {error!r}")
+            self._note_failing(topic, f"what others publish on {topic}", error)
+        else:
+            self._failing.pop(topic, None)
+
+    def _note_failing(self, what: str, words: str, error: Exception) -> None:
+        """Tell once that something goes wrong which nobody foresaw, and costs that alone."""
+        said = f"{words} fails: {error!r}"
+        if self._failing.get(what) != said:
+            self._failing[what] = said
+            _log.error("%s. All else goes on; please report it, --debug shows where", said,
+                       exc_info=error if _log.isEnabledFor(logging.DEBUG) else None)  # fmt: skip
 
     async def _say(
         self,
