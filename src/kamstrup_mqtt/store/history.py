@@ -138,6 +138,8 @@ class History:
         self.live.put(meter, stored)
         while self._renamed:
             await self.on_renamed(self._renamed.pop())
+        if self._writing.done():
+            self._writing.result()  # raises UsageError where the file is not ours after all
 
     async def _write_all(self) -> None:
         """Write what waits, and what comes meanwhile."""
