@@ -361,9 +361,8 @@ class MqttOutput:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are delivered
             self._note_failing(stored.meter, f"what {stored.meter} measured", error)
-            if stored.sequence:
-                self._follower.put_off(stored)
-                return
+            self._follower.delivered(stored)  # it would fail again, and stays in the history
+            return
         self._follower.delivered(stored)
         self._failing.pop(stored.meter, None)
         self._hung_up.pop(stored.sequence, None)
