@@ -33,7 +33,7 @@ from kamstrup_mqtt.store.codec import (
     taken_of,
     text_in,
 )
-from kamstrup_mqtt.store.file import VERSION, check_history
+from kamstrup_mqtt.store.file import APPLICATION, VERSION, check_history
 from kamstrup_mqtt.store.meters import ids_of, setting
 from kamstrup_mqtt.store.outdoor import colder
 from kamstrup_mqtt.store.rollup import GRACE_US, registers_of
@@ -70,8 +70,6 @@ class Archive:
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise UsageError(f"there is no history {path} yet: it begins with the first readout")
-        with contextlib.suppress(OSError, sqlite3.Error):  # that is told when it is read
-            check_history(path)
         uri = f"file:{quote(str(path.absolute()))}?mode=ro"
         try:
             self._database = sqlite3.connect(
@@ -79,8 +77,12 @@ class Archive:
             )
             self._database.text_factory = as_text
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            (application,) = self._database.execute("PRAGMA application_id").fetchone()
         except sqlite3.Error as error:
+            _check_ours(path)
             raise UsageError(f"history {path} cannot be read: {error}") from error
+        if application != APPLICATION:
+            _check_ours(path)
         if version < _VERSION:
             raise UsageError(f"history {path} is of an older version: start the gateway once")
         if version > VERSION:
@@ -317,6 +319,12 @@ class Archive:
                 continue
             for _, unit, value in found:
                 yield taken, unit, value
+
+
+def _check_ours(path: Path) -> None:
+    """Raise UsageError where that is the file of another program, as far as can be known."""
+    with contextlib.suppress(OSError, sqlite3.Error):  # that is told when it is read
+        check_history(path)
 
 
 def _is_moment(taken: int) -> bool:

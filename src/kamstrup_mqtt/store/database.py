@@ -65,11 +65,6 @@ class Database:
         self._patience_ms = 0  # of the connection, where it was set
         self._failed_at, self._failure = -_REST_S, ""  # the last migration that failed
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection."""
-        return self._connection is not None
-
     def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work`, on a file that is mended, or else set aside, when it is damaged.
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -81,12 +82,21 @@ def is_damage(error: Exception) -> bool:
     return damaged or words.startswith(_OTHER_LAYOUT) or words.endswith(" already exists")
 
 
-def _contents(path: Path) -> tuple[int, int, set[str]]:
-    """The mark of the program, its version, and the names of the tables in a file of SQLite."""
+@contextlib.contextmanager
+def opened_to_read(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file at `path`, from which is only read."""
     # Without a file beside it nobody has it open; then not even a lock is taken.
     still = "" if _companion(path, "-wal").exists() else "&immutable=1"
     uri = f"file:{quote(str(path.absolute()))}?mode=ro{still}"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5.0)) as database:
+    with contextlib.closing(
+        sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None)
+    ) as database:
+        yield database
+
+
+def _contents(path: Path) -> tuple[int, int, set[str]]:
+    """The mark of the program, its version, and the names of the tables in a file of SQLite."""
+    with opened_to_read(path) as database:
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

@@ -5,10 +5,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from kamstrup_mqtt.store.codec import RowError, registers_in
-from kamstrup_mqtt.store.file import FILE_ERRORS
+from kamstrup_mqtt.store.file import FILE_ERRORS, opened_to_read
 from kamstrup_mqtt.store.rows import as_text
 
 # In the order in which they are needed. A new history has an id of its own.
@@ -58,9 +57,7 @@ def salvage(damaged: Path, new: sqlite3.Connection) -> int:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    still = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro{still}"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
+    with opened_to_read(path) as database:
         database.text_factory = as_text
         database.execute("PRAGMA writable_schema = ON")  # of a damaged schema, what is right
         yield database
