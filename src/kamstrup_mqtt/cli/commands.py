@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,31 +161,34 @@ def check_command(path: Path) -> None:
     for warning in config.warnings:
         show.complain(warning)
     print(f"{path} is fine: broker {config.mqtt.address}, topic {config.mqtt.topic}")
+    intervals = _intervals_set(config.history.path, [meter.name for meter in config.meters])
     for meter in config.meters:
         when = f"at {meter.poll_at}" if meter.poll_at else f"every {duration(meter.interval_s)}"
         print(
             f"{meter.name}: {len(meter.registers)} registers from {meter.port} "
             f"{when} to {meter.topic}/values"
         )
-        if interval := _interval_set(config.history.path, meter.name):
+        if seconds := intervals.get(meter.name):
             print(
-                f"{meter.name}: every {interval}, which a command has set, takes the place of "
-                f"that; an empty message on {meter.topic}/poll_interval goes back to it"
+                f"{meter.name}: every {duration(seconds)}, which a command has set, takes the "
+                f"place of that; an empty message on {meter.topic}/poll_interval goes back to it"
             )
 
 
-def _interval_set(history: Path, meter: str) -> str:
-    """The interval that somebody set while the gateway ran; "" if nobody did."""
+def _intervals_set(history: Path, meters: Sequence[str]) -> dict[str, float]:
+    """The intervals, in seconds, that somebody set while the gateway ran, by meter."""
     from kamstrup_mqtt.consumption import Archive
     from kamstrup_mqtt.gateway.commands import wanted_interval
-    from kamstrup_mqtt.gateway.inbox import LASTING, latest_of
-    from kamstrup_mqtt.quantities import duration
+    from kamstrup_mqtt.gateway.inbox import LASTING, interval_of
 
+    found = {}
     with contextlib.suppress(KamstrupError), Archive(history) as archive:
-        latest = latest_of(archive.setting(meter, LASTING))
-        seconds = wanted_interval(latest[-1]) if latest else None
-        return duration(seconds) if seconds is not None else ""
-    return ""
+        for meter in meters:
+            latest, _ = interval_of(archive.setting(meter, LASTING))
+            with contextlib.suppress(KamstrupError):  # what is damaged counts as none
+                if latest and (seconds := wanted_interval(latest[-1])) is not None:
+                    found[meter] = seconds
+    return found
 
 
 @click.command("health")

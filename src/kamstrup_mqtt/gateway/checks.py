@@ -71,8 +71,10 @@ def check_prices(source: Source) -> None:
     """Prices are given once, in a section of their own or, as ever, in that of the page."""
     page = source.section("web")
     for key in ("prices", "currency"):
-        if source.data.get(key) == [] or source.is_variable((key,)):
-            page.pop(key, None) if source.data.get(key) else source.data.pop(key, None)
+        if source.data.get(key) == []:
+            del source.data[key]
+        elif key in source.data and source.is_variable((key,)):  # which lies over both
+            page.pop(key, None)
         if key in page and key in source.data:
             source.fault(("web", key), f"give either {key}, or web.{key}, not both")
 

@@ -303,10 +303,9 @@ def _drop_empty(source: Source) -> list[str]:
     """What has no value counts as not given; gives a warning for each such section."""
     warnings = []
     for name in _File.model_fields:
-        content = source.section(name)
         fields = _SECTIONS[name].model_fields if name in _SECTIONS else {}
-        its = source.data.get(name)
-        for one in [content, *(its if isinstance(its, list) else [])]:
+        content = source.data.get(name)
+        for one in content if isinstance(content, list) else [content]:
             if isinstance(one, dict):
                 for key in [key for key in fields if key in one and one[key] is None]:
                     del one[key]

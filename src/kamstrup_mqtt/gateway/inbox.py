@@ -33,23 +33,18 @@ _OUTDOOR_S = 60.0  # no more often is it written
 _log = logging.getLogger(__name__)
 
 
-def latest_of(kept: str | None) -> list[bytes]:
-    """What was set, the last one is valid. Of what is damaged there is nothing."""
-    found = _kept(kept).get("latest")
-    return [str(text).encode() for text in found] if isinstance(found, list) else []
+def interval_of(kept: str | None) -> tuple[list[bytes], bytes]:
+    """What was set, the last one is valid, and what the broker repeated last.
 
-
-def retained_of(kept: str | None) -> bytes:
-    """What the broker repeated last."""
-    return str(_kept(kept).get("retained", "")).encode()
-
-
-def _kept(text: str | None) -> dict[str, object]:
+    Of what is damaged there is nothing.
+    """
     with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(text or "{}")
+        found = json.loads(kept or "{}")
         if isinstance(found, dict):
-            return found
-    return {}
+            latest = found.get("latest")
+            texts = latest if isinstance(latest, list) else []
+            return [str(text).encode() for text in texts], str(found.get("retained", "")).encode()
+    return [], b""
 
 
 class Inbox:
@@ -101,8 +96,8 @@ class Inbox:
             return
         self._unread.discard(meter)
         had = self._latest.pop(meter, [])
-        self._latest[meter], self._retained[meter] = latest_of(kept), retained_of(kept)
-        latest = (self._latest.get(meter) or [b""])[-1]
+        self._latest[meter], self._retained[meter] = interval_of(kept)
+        latest = (self._latest[meter] or [b""])[-1]
         if self._carry_out(meter, LASTING, latest) and latest.strip() and latest not in had:
             _log.info(
                 "%s: poll_interval %s, which a command has set, takes the place of the configured "

@@ -26,7 +26,7 @@ from kamstrup_mqtt.readout import MeterIdentity
 LINE_FAULTS = (TelegramError, NoAnswerError, PortError)
 SERIAL_NUMBER = 1001  # register of the same number as GetSerialNo (kmp.md, 3.2)
 
-_HOLDS_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter time
+HOLDS_S = 300.0  # nobody replaces a meter, or moves a head, unnoticed in a shorter time
 _MOST_DIGITS = 10  # of 32 bits
 _MOST_FAILED = 2
 _TYPE_TRIES = 3  # readouts in which the type is asked for
@@ -56,7 +56,7 @@ class Identification:
     def is_sure(self) -> bool:
         """Whether `meter` is surely there still."""
         now = asyncio.get_running_loop().time()
-        return self._told_at is not None and now - self._told_at < _HOLDS_S
+        return self._told_at is not None and now - self._told_at < HOLDS_S
 
     @property
     def sure_meter(self) -> MeterIdentity:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from kamstrup_mqtt.store import Position, Stored
+from kamstrup_mqtt.store import MOST_WAITING, Position, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,6 @@ class Wait:
 
 
 Step = Deliver | Resume | Read | Note | Wait
-
-_MOST_UNNUMBERED = 5000
 
 
 class Follower:
@@ -220,7 +218,7 @@ class Follower:
 
     def _remember(self, stored: Stored) -> None:
         self._unnumbered[stored.meter, stored.readout.time] = None
-        if len(self._unnumbered) > _MOST_UNNUMBERED:
+        if len(self._unnumbered) > MOST_WAITING:
             del self._unnumbered[next(iter(self._unnumbered))]
 
     def _advance(self) -> None:

@@ -13,14 +13,13 @@ from decimal import Decimal
 from kamstrup_mqtt.catalog import FLOW, INFO_CODE, register_name
 from kamstrup_mqtt.errors import KamstrupError
 from kamstrup_mqtt.kmp import MAX_REGISTERS, BitField
-from kamstrup_mqtt.meter import MeterSession
+from kamstrup_mqtt.meter import HOLDS_S, MeterSession
 from kamstrup_mqtt.polling.cache import Cache, Key
 from kamstrup_mqtt.polling.moments import HOUR_S
 from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.polling.validation import Plausibility
 from kamstrup_mqtt.readout import Clock, Now, Readout
 
-MUTE_S = 300.0  # after which one that does not say who it is may be another one
 _TRIES = 3
 
 _log = logging.getLogger(__name__)
@@ -109,7 +108,7 @@ class Acquisition:
         session = self._session
         await session.open()  # perhaps anew, and then nothing known holds any more
         known = session.connection, session.identity.serial
-        if not self._cache.is_of(known) or (known[1] is None and session.idle_s > MUTE_S):
+        if not self._cache.is_of(known) or (known[1] is None and session.idle_s > HOLDS_S):
             self._cache.forget()
         registers, now = self._settings.registers, self._clock()
         due = self._cache.due(now) or registers[:1]

@@ -29,6 +29,7 @@ from kamstrup_mqtt.store.migration import MIGRATIONS
 from kamstrup_mqtt.store.rollup import rebuild
 from kamstrup_mqtt.store.rows import as_text
 from kamstrup_mqtt.store.salvage import salvage, version_of
+from kamstrup_mqtt.store.write import transaction
 
 _LOOK_S = 1.0  # how often it is looked whether the file is still in its place
 _REST_S = 30.0  # between two tries of a migration, which may take minutes each
@@ -272,18 +273,15 @@ class Database:
         for name in [beside, *companions(beside)]:
             name.unlink(missing_ok=True)
         version = version_of(self._path) or VERSION
-        version = version if 0 < version <= VERSION else VERSION
         with contextlib.closing(_connect(beside)) as database:
             self._opening = database
             try:
                 _bring_up(database, 0, version)
-                database.execute("BEGIN IMMEDIATE")
-                count = salvage(self._path, database)
-                database.execute("COMMIT")
+                with transaction(database):
+                    count = salvage(self._path, database)
                 _bring_up(database, version, VERSION)
-                database.execute("BEGIN IMMEDIATE")
-                rebuild(database)  # the hours that could not be read
-                database.execute("COMMIT")
+                with transaction(database):
+                    rebuild(database)  # the hours that could not be read
                 database.execute(f"PRAGMA application_id = {APPLICATION}")
             finally:
                 self._opening = None

@@ -3,6 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
+from kamstrup_mqtt.store.write import transaction
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -31,12 +33,9 @@ def note(
     """
     database.execute("PRAGMA synchronous = NORMAL")
     try:
-        database.execute("BEGIN IMMEDIATE")
-        write(database, output, now, before)
-        database.execute("COMMIT")
+        with transaction(database):
+            write(database, output, now, before)
     finally:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
         database.execute("PRAGMA synchronous = FULL")
 
 

@@ -120,8 +120,10 @@ class _Pages:
 
     async def meters(self, _request: Request) -> Response:
         found = []
-        now = await self._latest()
-        for name, readout in await self._try_to_read(Archive.latest_of_each) or []:
+        kept = await self._try_to_read(lambda one: (self._kept(one), one.latest_of_each()))
+        latest, each = kept or ({}, [])
+        now = self._with_live(latest)
+        for name, readout in each:
             current = now.get(name)
             is_current = current is not None and current.meter.serial == readout.meter.serial
             status = self._house.statuses.latest(name) if is_current else None
@@ -243,14 +245,15 @@ class _Pages:
 
     async def _latest(self) -> dict[str, Readout]:
         """The latest readout of each configured meter, also where none was read since the start."""
-        names = self._house.names
-        found = (
-            await self._try_to_read(lambda archive: {name: archive.latest(name) for name in names})
-            or {}
-        )
-        for name in names:
-            if (live := self._house.history.live.latest(name)) is not None:
-                found[name] = live.readout
+        return self._with_live(await self._try_to_read(self._kept) or {})
+
+    def _kept(self, archive: Archive) -> dict[str, Readout | None]:
+        return {name: archive.latest(name) for name in self._house.names}
+
+    def _with_live(self, kept: dict[str, Readout | None]) -> dict[str, Readout]:
+        """The latest readouts, those of this run where there are any."""
+        live = ((name, self._house.history.live.latest(name)) for name in self._house.names)
+        found = kept | {name: stored.readout for name, stored in live if stored is not None}
         return {name: readout for name, readout in found.items() if readout is not None}
 
     async def _meter(self, request: Request) -> tuple[str, str]:
