@@ -14,6 +14,7 @@ from aiomqtt import Message, MqttError
 
 from kamstrup_mqtt.outputs.broker import Session
 from kamstrup_mqtt.outputs.homeassistant import HomeAssistantDevice
+from kamstrup_mqtt.outputs.trouble import Trouble
 from kamstrup_mqtt.readout import Readout
 from kamstrup_mqtt.readout.status import MeterStatus
 from kamstrup_mqtt.store import Board, Stored
@@ -23,6 +24,8 @@ _BIRTH_TOPIC = "homeassistant/status"  # where Home Assistant tells its start, w
 _RETRY_S = 30.0
 _LOST_S = 2.0
 _BIRTH_DELAY_S = 2.0  # at most, so that not all devices answer at once
+
+_ALL = ("", "")  # what concerns all meters
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class Announcer:
         self._turn = asyncio.Lock()
         self._announced: dict[str, str] = {}  # on this connection: payloads by topic
         self._watched: dict[str, str] = {}  # on this connection: discovery topics, whose meter
-        self._trouble: dict[tuple[str, str], str] = {}  # by meter and part
+        self._trouble = Trouble(_log, logging.WARNING, "--debug shows where")
 
     @property
     def topics(self) -> list[str]:
@@ -69,7 +72,7 @@ class Announcer:
     @property
     def complaints(self) -> list[str]:
         """What went wrong last, one line each."""
-        return list(self._trouble.values())
+        return self._trouble.lines
 
     def resume(self, meter: str, last: Readout) -> None:
         """Take what an earlier run read last for what a meter has, until it is read again."""
@@ -99,8 +102,7 @@ class Announcer:
                 await asyncio.sleep(_LOST_S)  # in which all is ended if the connection is lost
                 shown = error if isinstance(error, MqttError) else repr(error)
                 said = f"Home Assistant is not told of the meters: {shown}"
-                if self._trouble.get(("", "")) != said:
-                    self._trouble["", ""] = said
+                if self._trouble.is_news(_ALL, said):
                     _log.warning("%s. All else goes on", said)
             await asyncio.sleep(_RETRY_S)
 
@@ -172,7 +174,7 @@ class Announcer:
                 self._announced[topic] = payload
             if states and shown:
                 await self._say(session, device.state_topic, shown)
-            self._trouble.pop(("", ""), None)
+            self._trouble.clear(_ALL)
 
     @contextlib.contextmanager
     def _told(self, meter: str, part: str) -> Iterator[None]:
@@ -180,10 +182,7 @@ class Announcer:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it is, values are published
-            said = f"{meter}: Home Assistant is not told of {part}: {error!r}"
-            if self._trouble.get((meter, part)) != said:
-                self._trouble[meter, part] = said
-                debugged = _log.isEnabledFor(logging.DEBUG)
-                _log.warning("%s. All else goes on; --debug shows where", said, exc_info=debugged)
+            what = f"{meter}: Home Assistant is not told of {part}"
+            self._trouble.note((meter, part), what, error)
         else:
-            self._trouble.pop((meter, part), None)
+            self._trouble.clear((meter, part))
