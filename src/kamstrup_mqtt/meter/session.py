@@ -12,13 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from kamstrup_mqtt.catalog import register_name, register_numbers, unit_symbol
 from kamstrup_mqtt.errors import (
-    CommandError,
     KamstrupError,
     NoAnswerError,
     PortError,
-    TelegramError,
     UsageError,
-    WrongRegisterError,
 )
 from kamstrup_mqtt.kmp import (
     MAX_REGISTERS,
@@ -30,15 +27,10 @@ from kamstrup_mqtt.kmp import (
 from kamstrup_mqtt.meter.identification import LINE_FAULTS, SERIAL_NUMBER, Identification
 from kamstrup_mqtt.meter.link import Link, Tap
 from kamstrup_mqtt.meter.transaction import AnswerT, Transactions
+from kamstrup_mqtt.meter.tries import RETRIES, Tries, reason
 from kamstrup_mqtt.readout import NOT_IN_METER, Clock, Lacking, MeterIdentity, Now, Reading, Readout
 from kamstrup_mqtt.readout.status import Counters
 
-RETRIES = 2
-# Failed tries in a row that end a readout. Where nothing was heard at all they take about 12 s, for
-# a user who waits; a meter that did answer is given more.
-GIVE_UP_UNHEARD = 6
-GIVE_UP_HEARD = 9
-GIVE_UP_SILENT = 2  # a meter that was silent last time is not hammered: one try of each question
 LACKING_S = 7 * 86400.0  # how long a register the meter left out is not asked for again
 
 _log = logging.getLogger(__name__)
@@ -80,9 +72,7 @@ class MeterSession:
         self._who = Identification()
         self.read_on = 0  # the connection on which the last readout came
         self._silent = False  # whether the last readout heard nothing
-        self._faults: list[KamstrupError] = []  # of the readout under way
-        self._failed_tries = 0  # in a row
-        self._heard = False  # whether the meter answered in the readout under way
+        self._tries = Tries()  # of the readout under way
         self._begun_at = 0.0  # the loop's time
 
     @property
@@ -192,7 +182,7 @@ class MeterSession:
 
     async def _begin(self) -> None:
         self._begun_at = asyncio.get_running_loop().time()
-        self._faults, self._failed_tries, self._heard = [], 0, False
+        self._tries = Tries(was_silent=self._silent)
         await self.open()
 
     async def _read_one_meter(self, registers: tuple[int, ...], *, anew: bool) -> Readout:
@@ -218,8 +208,8 @@ class MeterSession:
             await self._collect(left_out, gathered)
             left_out = gathered.unread(asked)
             in_vain = 0 if len(gathered.readings) > known else in_vain + 1
-        if self._faults and not self._heard:
-            raise self._verdict()
+        if self._tries.faults and not self._tries.heard:
+            raise self._tries.verdict()
         await self._ask_serial()
         await self._who.ask_type(self._ask_once)
         meter = gathered.meter or MeterIdentity()
@@ -230,9 +220,9 @@ class MeterSession:
         self.read_on = gathered.connection
         reasons = dict.fromkeys(left_out + absent, NOT_IN_METER)
         if gathered.lost:
-            reasons |= dict.fromkeys(gathered.lost, _reason(self._verdict()))
+            reasons |= dict.fromkeys(gathered.lost, reason(self._tries.verdict()))
             if not gathered.readings:
-                raise self._verdict()
+                raise self._tries.verdict()
         return Readout(
             meter,
             started,
@@ -260,7 +250,7 @@ class MeterSession:
             self.lacking[key] = self.lacking.get(key, {}) | found
 
     async def _ask_serial(self) -> None:
-        await self._who.ask_serial(self._ask, has_answered=self._heard)
+        await self._who.ask_serial(self._ask, has_answered=self._tries.heard)
         if self.identity.serial:
             self.lacking.pop(("", ""), None)
 
@@ -278,7 +268,7 @@ class MeterSession:
             try:
                 values = await self._ask_registers(tuple(batch), gathered)
             except LINE_FAULTS:
-                if len(batch) > 1 and self._heard and not self._hopeless:
+                if len(batch) > 1 and self._tries.heard and not self._tries.are_over:
                     middle = len(batch) // 2
                     batches[:0] = [batch[:middle], batch[middle:]]
                 else:
@@ -348,8 +338,8 @@ class MeterSession:
 
     async def _ask(self, request: Request[AnswerT]) -> AnswerT:
         """The answer to `request`, asked for again up to `RETRIES` times."""
-        for retry in range(1 if self._is_silent else 1 + RETRIES):
-            if self._hopeless:
+        for retry in range(self._tries.of_a_question):
+            if self._tries.are_over:
                 break
             self._transactions.counters.retries += retry > 0
             try:
@@ -357,9 +347,9 @@ class MeterSession:
             except LINE_FAULTS as fault:
                 self._fail(fault)
             else:
-                self._failed_tries, self._heard = 0, True
+                self._tries.succeeded()
                 return answer
-        raise self._verdict()
+        raise self._tries.verdict()
 
     async def _ask_once(self, request: Request[AnswerT]) -> AnswerT:
         answer = await self._transactions.exchange(request)
@@ -368,43 +358,7 @@ class MeterSession:
 
     def _fail(self, fault: KamstrupError) -> None:
         _log.debug("%s: %s", self._link.port, fault)
-        self._faults.append(fault)
-        self._failed_tries += 1
-
-    @property
-    def _is_silent(self) -> bool:
-        return self._silent and not self._heard
-
-    @property
-    def _hopeless(self) -> bool:
-        unheard = GIVE_UP_SILENT if self._silent else GIVE_UP_UNHEARD
-        return self._failed_tries >= (GIVE_UP_HEARD if self._heard else unheard)
-
-    def _verdict(self) -> KamstrupError:
-        """What to say of the readout's faults: a lost port, else bad answers, else silence."""
-        if isinstance(self._faults[-1], PortError):
-            return self._faults[-1]
-        damaged = [fault for fault in self._faults if isinstance(fault, TelegramError)]
-        if damaged:
-            return _with_advice(damaged[-1])
-        echoed = [f for f in self._faults if isinstance(f, NoAnswerError) and f.echo]
-        return (echoed or self._faults)[-1]
-
-
-def _with_advice(fault: TelegramError) -> TelegramError:
-    foreign = isinstance(fault, WrongRegisterError | CommandError)
-    advice = (
-        "another program may be using the line"
-        if foreign
-        else "the head may be some millimetres off, or in strong light"
-    )
-    return type(fault)(f"the meter's answer was unusable: {fault}; {advice}")
-
-
-def _reason(fault: KamstrupError) -> str:
-    if isinstance(fault, TelegramError):
-        return f"no usable answer ({fault.kind})"
-    return "line lost" if isinstance(fault, PortError) else "no answer"
+        self._tries.failed(fault)
 
 
 @contextlib.asynccontextmanager
