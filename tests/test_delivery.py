@@ -238,6 +238,33 @@ async def test_a_broker_that_hangs_up_behind_its_welcome_is_noticed_at_once(
     assert connected[1] - connected[0] < 5  # 10 s before, with a wait of 1 s between
 
 
+async def test_a_broker_that_often_hung_up_is_told_that_we_are_online(
+    mosquitto: Broker, background: Background, tmp_path: Path
+) -> None:
+    """What was on its way then was not what it hung up on."""
+    broker, count = mosquitto(), 0
+
+    class Fickle(Wire):
+        async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            if count > 5:
+                await super().pass_on(reader, writer)
+                return
+            await reader.read(100)
+            writer.write(b"\x20\x02\x00\x00")
+            await writer.drain()
+            writer.close()
+
+    async with (
+        Fickle(broker.port).laid() as wire, serve_tcp(SimulatedMeter()) as port,
+        watching(broker.port, "kamstrup/status") as messages,
+    ):  # fmt: skip
+        gateway = background("run", "-c", str(write_config(tmp_path, wire.port, port)))
+        assert await next_of(messages, "kamstrup/status", 90) == "online"
+        stop(gateway)
+
+
 async def test_a_message_that_is_too_large_is_told_with_both_sizes_and_holds_nothing_up(
     mosquitto: Broker, background: Background, tmp_path: Path
 ) -> None:

@@ -57,6 +57,28 @@ def test_what_was_delivered_before_it_had_a_number_is_not_delivered_again() -> N
     assert follower.next() == Note(Position(1))
 
 
+def test_what_was_given_up_stops_nothing_behind_it() -> None:
+    follower = Follower(["a", "b"])
+    follower.resume(Position())
+    rows = [stored(number, "ab"[number % 2]) for number in (1, 2, 3, 4, 8, 9)]
+    for one in rows:
+        follower.offer(one)
+    follower.put_off(rows[2])
+    given_up = []
+    while not isinstance(step := follower.next(), Wait):
+        match step:
+            case Deliver(one, _):
+                assert one is not rows[2]
+                follower.delivered(one)
+                given_up += follower.give_up()
+            case Note(position):
+                follower.noted(position)
+            case Read(sequence):
+                follower.found([one for one in rows if one.sequence > sequence][:2])
+    assert given_up == [rows[2]]
+    assert follower.position == Position(9)
+
+
 class FollowerMachine(RuleBasedStateMachine):
     """A store, a broker and their bad days, with every delivery counted."""
 

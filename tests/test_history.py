@@ -1,6 +1,7 @@
 """The history on disk: exact, in order, and hard to lose."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -225,6 +226,28 @@ async def test_what_was_taken_while_the_disk_failed_keeps_its_numbers(
         found = await store.after(0, 99)
     assert [one.sequence for one in found] == [one.meter_sequence for one in found]
     assert [one.sequence for one in found] == list(range(1, 9))
+
+
+async def test_imports_are_saved_from_a_damaged_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    async with opened(path) as store:
+        await store.take_in([("a", readout(number)) for number in range(-1500, 0)])
+        for number in range(300):
+            await store.append("a", readout(number))
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        pages = database.execute(
+            "SELECT pageno, ncell FROM dbstat WHERE name = 'readout' AND pagetype = 'leaf'"
+        ).fetchall()
+    content = bytearray(path.read_bytes())
+    lost = 0
+    for page, cells in (pages[0], pages[len(pages) // 2]):
+        content[4096 * (page - 1) : 4096 * page] = b"\xa5" * 4096
+        lost += cells
+    path.write_bytes(content)
+    async with opened(path) as store:
+        await store.append("a", readout(300))
+        assert len(await store.after(-(1 << 61), 9999)) == 1801 - lost
 
 
 async def test_two_gateways_do_not_share_a_history(tmp_path: Path) -> None:

@@ -1,14 +1,20 @@
 """Commands over MQTT to the real gateway: each takes effect once, and none comes back."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiomqtt
 
+from kamstrup_mqtt.gateway.inbox import Inbox
+from kamstrup_mqtt.polling.settings import MeterConfig
 from kamstrup_mqtt.simulator import SimulatedMeter, serve_tcp
+from kamstrup_mqtt.store import History
 
 from .gateway import Background, Broker, Message, next_of, stop, watching, write_config
+from .virtual import virtual
 
 TOPIC = "kamstrup/poll_interval"
 
@@ -115,3 +121,74 @@ async def test_a_retained_interval_is_old_however_many_others_were_set_since(
             await interval(messages, 139 * 60)
             assert await until_25_minutes(broker.port, messages) <= {139 * 60, 1500}
             stop(gateway)
+
+
+class Meter:
+    """What a poller is told."""
+
+    def __init__(self) -> None:
+        self.interval: float | None = None
+
+    def request(self, registers: tuple[int, ...] = ()) -> None:
+        raise AssertionError(registers)
+
+    def boost(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+    def set_interval(self, seconds: float | None) -> None:
+        self.interval = seconds
+
+
+@contextlib.asynccontextmanager
+async def inbox(path: Path) -> AsyncIterator[tuple[Inbox, Meter, History]]:
+    """An inbox on a history, as after a start."""
+    history, meter = History(path, 1e9, names=["m"]), Meter()
+    await history.open()
+    box = Inbox((MeterConfig("m", "/dev/x", (60,), 60.0, "kamstrup"),), {"m": meter}, history)
+    await box.restore()
+    restoring = asyncio.create_task(box.keep_restoring())
+    yield box, meter, history
+    restoring.cancel()
+    await history.close()
+
+
+async def interval_after_restart(path: Path) -> float | None:
+    async with inbox(path) as (_, meter, _history):
+        return meter.interval
+
+
+@virtual
+async def test_a_command_while_the_disk_is_away_lasts(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "history.db"
+    async with inbox(path) as (box, _, _history):
+        await box.take(TOPIC, b"20s", retained=True)
+    (tmp_path / "folder").rename(tmp_path / "away")
+    (tmp_path / "folder").write_text("in the way")
+    async with inbox(path) as (box, meter, history):
+        await box.take(TOPIC, b"20s", retained=True)  # who knows whether that is news
+        await box.take(TOPIC, b"30s", retained=False)
+        for _ in range(2):  # each time the broker is connected anew
+            await box.take(TOPIC, b"20s", retained=True)
+            assert meter.interval == 30
+        (tmp_path / "folder").unlink()
+        (tmp_path / "away").rename(tmp_path / "folder")
+        await asyncio.sleep(60)
+        await box.take(TOPIC, b"20s", retained=True)
+        assert meter.interval == 30
+        assert await history.setting("m", "poll_interval")
+    assert await interval_after_restart(path) == 30
+
+
+@virtual
+async def test_a_history_that_is_replaced_does_not_bring_an_old_interval_back(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.db"
+    async with inbox(path) as (box, meter, history):
+        await box.take(TOPIC, b"30s", retained=False)
+        path.unlink()
+        watching_it = asyncio.create_task(history.watch())
+        await asyncio.sleep(60)
+        watching_it.cancel()
+        assert meter.interval == 30
+    assert await interval_after_restart(path) == 30

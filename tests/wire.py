@@ -45,7 +45,7 @@ class Wire:
 
     @contextlib.asynccontextmanager
     async def laid(self) -> AsyncIterator["Wire"]:
-        server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        server = await asyncio.start_server(self.pass_on, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         yield self
         server.close()
@@ -59,7 +59,7 @@ class Wire:
     def mend(self) -> None:
         self.is_cut = False
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.is_cut:
             writer.transport.abort()
             return

@@ -89,14 +89,24 @@ class Inbox:
 
     async def restore_meter(self, meter: str) -> None:
         """Have its poller go on with what was set, perhaps under an earlier name of the meter."""
+        before = self._latest.get(meter, [])
         try:
             kept = await self._history.setting(meter, LASTING)
         except HistoryAwayError:  # tried again
             self._unread.add(meter)
             return
+        known, mark = interval_of(kept)
+        had = self._latest.get(meter, [])
+        if meter in self._unread and had:  # what came meanwhile is newer than all that is kept
+            self._unread.discard(meter)
+            self._retained.setdefault(meter, mark)
+            self._latest[meter] = [*(one for one in known if one not in had), *had]
+            await self._keep(meter)
+            return
         self._unread.discard(meter)
-        had = self._latest.pop(meter, [])
-        self._latest[meter], self._retained[meter] = interval_of(kept)
+        if had != before:  # a command came while that was read
+            return
+        self._latest[meter], self._retained[meter] = known, mark
         latest = (self._latest[meter] or [b""])[-1]
         if self._carry_out(meter, LASTING, latest) and latest.strip() and latest not in had:
             _log.info(
@@ -136,10 +146,11 @@ class Inbox:
             self._carry_out(meter, command, payload)
 
     async def _take_lasting(self, meter: str, payload: bytes, *, retained: bool) -> None:
-        if meter in self._unread and retained:
+        if meter in self._unread and retained and payload not in self._latest.get(meter, []):
             self._deferred[meter] = payload
             return
-        self._unread.discard(meter)  # a command is newer than all that was set
+        if meter in self._deferred:  # which the broker had before this command
+            self._retained[meter] = _short(self._deferred.pop(meter))
         latest = self._latest.get(meter, [])
         if retained:
             mark = _short(payload)
@@ -151,11 +162,16 @@ class Inbox:
         if self._carry_out(meter, LASTING, payload):
             latest = [*(one for one in latest if one != payload), payload]
             self._latest[meter] = [payload] if retained else latest[-_LATEST:]
-            kept = {
-                "latest": [one.decode() for one in self._latest[meter]],
-                "retained": self._retained.get(meter, b"").decode(errors="replace"),
-            }
-            await self._history.set_setting(meter, LASTING, json.dumps(kept))
+            if meter not in self._unread:  # else it is put together with what is kept
+                await self._keep(meter)
+
+    async def _keep(self, meter: str) -> None:
+        """Have what was set last."""
+        kept = {
+            "latest": [one.decode() for one in self._latest[meter][-_LATEST:]],
+            "retained": self._retained.get(meter, b"").decode(errors="replace"),
+        }
+        await self._history.set_setting(meter, LASTING, json.dumps(kept))
 
     async def _take_outdoor(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Keep a temperature outside; one that the broker kept may be old, and is not taken."""

@@ -132,9 +132,10 @@ class Source:
             if isinstance(inside, list) and (not isinstance(part, int) or part >= len(inside)):
                 self.fault(key, f"expected a number below {len(inside)} for one of {key[0]}")
                 return
+            inside = inside[part] if isinstance(inside, dict | list) else None
             if not isinstance(inside, dict | list):
-                return  # which is told as it is
-            inside = inside[part]
+                self.fault(key, f"unknown key '{key[-1]}'; nothing is inside of {part}")
+                return
         last = key[-1]
         if isinstance(inside, dict):
             is_list = last in _LISTS

@@ -170,8 +170,9 @@ class Session:
                 await self._heard(self._client.publish(topic, payload, qos, retain, properties))
             except ValueError as error:  # a topic that is none, or a payload of over 256 MB
                 raise MqttError(f"{topic} cannot be published: {error}") from error
-            self.in_flight = None
-            if qos == 0:
+            if qos:
+                self.in_flight = None
+            else:  # which only `confirm` finds out
                 self.heard_at = -math.inf
             refusal: str | None = self._client.refusal
             return f"{refusal}; allow {self._user} to write it" if refusal else None
@@ -211,6 +212,7 @@ class Session:
         It works off one connection in order, and answers this with a message to us alone.
         """
         await self._heard(self._client.unsubscribe("$nothing"))
+        self.in_flight = None
 
     async def subscribe(self, topics: list[str]) -> dict[str, str]:
         """Subscribe to `topics`; gives those the broker refused, each with the reason."""

@@ -27,8 +27,8 @@ class Receiver(Protocol):
     """A connection on which readouts are delivered."""
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the other side hung up."""
+    def hung_up(self) -> bool:
+        """Whether the other side hung up on the readout that is being delivered."""
 
     def got_on(self) -> None:
         """Note that the delivery gets on."""
@@ -72,6 +72,7 @@ class Delivery:
         self._restored = restored
         self._follower = Follower(meters)
         self._seen = 0  # on the board
+        self._changes = history.changes  # that the follower knows of
         self._unread = set(meters)  # that were not read since the start
         self._began_at = time.monotonic()
         self._hung_up: dict[int, tuple[Stored, int]] = {}  # on what, by number, and how often
@@ -92,10 +93,11 @@ class Delivery:
 
     async def resume(self) -> None:
         """Go on where an earlier run ended. Raises HistoryAwayError where nobody knows that now."""
-        self._follower.resume(await self._history.position(self._output))
-        for meter in self._meters:
-            last = await self._history.latest(meter)
-            if last is not None and self._history.live.latest(meter) is None:
+        position = await self._history.position(self._output)
+        found = [await self._history.latest(meter) for meter in self._meters]
+        self._follower.resume(position)
+        for last in found:
+            if last is not None and self._history.live.latest(last.meter) is None:
                 self._restored(last)
                 self._follower.offer(last)
 
@@ -120,12 +122,12 @@ class Delivery:
                 follower.put_off(stored)
         if repeat:
             follower.repeat()
-        failed_at, changes = time.monotonic(), history.changes
+        failed_at = time.monotonic()
         while True:
             receiver.got_on()
             self._look()
-            if changes != history.changes:
-                changes = history.changes
+            if self._changes != history.changes:
+                self._changes = history.changes
                 follower.resume(await history.position(self._output))
             step = follower.next()
             try:
@@ -201,6 +203,6 @@ class Delivery:
     def _note_lost(self, receiver: Receiver, stored: Stored) -> None:
         """Note that the other side hung up on a readout, if it did, perhaps again and again."""
         self._follower.postpone(stored)
-        if receiver.is_lost:
+        if receiver.hung_up and stored.sequence:
             _, count = self._hung_up.get(stored.sequence, (stored, 0))
             self._hung_up[stored.sequence] = stored, count + 1

@@ -170,6 +170,8 @@ class Follower:
         self._put_off.clear()
         for stored in given_up:
             self.delivered(stored)
+        if given_up:
+            self.named()
         return given_up
 
     def found(self, behind: Iterable[Stored]) -> None:

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
@@ -40,6 +39,8 @@ PROOF_S = 30.0
 _OUTPUT = "mqtt"  # the name of our cursor
 _BACKLOG = "backlog"
 _HEARD_S = 1.0  # a broker that was silent for longer is asked before anything is delivered
+_LONG = 200  # bytes of a message that a broker may find too long
+_LEFT_OUT_S = 3600.0  # for so long it gets none of that length
 _POISONOUS = 3  # times in a row that a broker hangs up on a message
 LONGEST_SUBTOPIC = 64  # bytes of what comes behind a meter's topic, or Home Assistant's prefix
 _FRESH_INTERVALS = 2  # a live value is stale when the next ones are overdue
@@ -78,8 +79,8 @@ class _Topics:
         self.got_on = output.got_on
 
     @property
-    def is_lost(self) -> bool:
-        return self._session.is_lost
+    def hung_up(self) -> bool:
+        return self._output.hung_up_on_readout(self._session)
 
     async def ready(self) -> None:
         if time.monotonic() - self._session.heard_at > _HEARD_S:
@@ -150,7 +151,7 @@ class MqttOutput:
             trouble=self._trouble, restored=self._restored,
         )  # fmt: skip
         self._hung_up_on: Counter[str] = Counter()  # topics, on whose message, in a row
-        self._left_out: dict[str, int] = {}  # topics, from which length on
+        self._left_out: dict[str, tuple[int, float]] = {}  # topics, from which length on, how long
         # By meter: who it was, and the units by parameter.
         self._units: dict[str, tuple[MeterIdentity, dict[str, str]]] = {}
         self._units_said: dict[str, str] = {}  # on this connection
@@ -247,15 +248,12 @@ class MqttOutput:
                     self._prove(session),
                 )
             except BrokerError:
-                if session.is_lost and session.in_flight:
+                if session.is_lost and session.in_flight and not self.hung_up_on_readout(session):
                     self._note_hung_up(*session.in_flight)
                 raise
             except BaseException:
                 await session.say_goodbye(self._status_topic, "offline")
                 raise
-            finally:
-                if not session.in_flight:
-                    self._hung_up_on.clear()
 
     async def _prove(self, session: Session) -> None:
         """See now and then that the broker still takes what we say, and that all tasks get on."""
@@ -365,15 +363,21 @@ class MqttOutput:
             else:
                 await self._announcer.note_message(session, message)
 
+    def hung_up_on_readout(self, session: Session) -> bool:
+        """Whether the broker hung up while a readout was on its way."""
+        topic, _ = session.in_flight or ("", 0)
+        return session.is_lost and topic in self._readout_topics
+
     def _note_hung_up(self, topic: str, size: int) -> None:
-        """Note that the broker hung up on a message; after some times in a row it is left out."""
+        """Note that the broker hung up on a message; a long one is left out after some times."""
         self._hung_up_on[topic] += 1
-        if self._hung_up_on[topic] >= _POISONOUS and topic not in self._readout_topics:
-            self._left_out[topic] = size
+        if self._hung_up_on[topic] >= _POISONOUS and size >= _LONG:
+            self._left_out[topic] = size, time.monotonic() + _LEFT_OUT_S
             self._warn_once(
                 topic,
                 f"closes the connection whenever {size} bytes are sent to {topic}, which are left "
-                "out from now on: see the broker's log, and its limit for messages",
+                "out from now on, and tried again in an hour: see the broker's log, and its limit "
+                "for messages",
             )
 
     async def _take(self, topic: str, message: Message) -> None:
@@ -397,9 +401,11 @@ class MqttOutput:
         retain: bool = True,
         expiry_s: float | None = None,
     ) -> None:
-        if len(payload) >= self._left_out.get(topic, math.inf):
+        size, until = self._left_out.get(topic, (0, 0.0))
+        if time.monotonic() < until and len(payload) >= size:
             return
         refusal = await session.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+        self._hung_up_on.pop(topic, None)
         self.got_on()
         if refusal:
             self._warn_once(topic, f"does not pass on what we publish to {topic}: {refusal}")

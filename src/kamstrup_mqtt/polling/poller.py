@@ -217,7 +217,10 @@ class Poller:
 
     async def _remember(self) -> None:
         if not self._is_recalled:  # what is kept is not written over before it was read
-            await self.renamed()
+            with contextlib.suppress(HistoryAwayError):
+                self._lacking = await self._history.lacking()
+                self._session.lacking = deepcopy(self._lacking) | self._session.lacking
+                await self.renamed()
             return
         found = deepcopy(self._session.lacking)
         if found != self._lacking and await self._history.note_lacking(found):

@@ -24,6 +24,8 @@ from kamstrup_mqtt.store.file import (
     companions,
     is_damage,
     lock_name,
+    opened_to_read,
+    recovered_name,
 )
 from kamstrup_mqtt.store.migration import MIGRATIONS
 from kamstrup_mqtt.store.rollup import rebuild
@@ -254,7 +256,11 @@ class Database:
         self.close()
         check_history(self._path)  # somebody may have put another file there
         self._is_sound = False
-        count = self._salvage()
+        try:
+            count = self._salvage()
+        except (sqlite3.Error, OSError) as error:  # perhaps there is no room for two
+            self._failed_at, self._failure = time.monotonic(), str(error)
+            raise
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
         aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
         for name in [self._path, *companions(self._path)]:
@@ -269,7 +275,7 @@ class Database:
 
     def _salvage(self) -> int:
         """Make a new file beside this one of what can be read; gives how many readouts that is."""
-        beside = self._beside_name
+        beside = recovered_name(self._path)
         for name in [beside, *companions(beside)]:
             name.unlink(missing_ok=True)
         version = version_of(self._path) or VERSION
@@ -289,15 +295,17 @@ class Database:
 
     def _finish_setting_aside(self) -> None:
         """Put a new file that is complete in its place, where there is none any more."""
-        if not self._path.exists() and self._beside_name.exists():
-            with contextlib.closing(_connect(self._beside_name)) as database:
-                is_complete = self._version(database) == VERSION
-            if is_complete:
-                self._beside_name.rename(self._path)
-
-    @property
-    def _beside_name(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.recovered")
+        beside = recovered_name(self._path)
+        if not beside.exists():
+            return
+        if not self._path.exists():
+            with opened_to_read(beside) as database:
+                mark = database.execute("PRAGMA application_id").fetchone()  # which is set last
+            if mark == (APPLICATION,):
+                beside.rename(self._path)
+                return
+        for name in [beside, *companions(beside)]:
+            name.unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

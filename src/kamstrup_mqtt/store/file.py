@@ -53,7 +53,7 @@ def check_history(path: Path) -> None:
 
 def history_names(path: Path) -> list[Path]:
     """All names that a history at `path` takes: its own, and those of what is beside it."""
-    return [path, *companions(path), lock_name(path)]
+    return [path, *companions(path), lock_name(path), recovered_name(path)]
 
 
 def companions(path: Path) -> list[Path]:
@@ -64,6 +64,11 @@ def companions(path: Path) -> list[Path]:
 def lock_name(path: Path) -> Path:
     """The file whose lock says that a gateway has the history."""
     return _companion(path, ".lock")
+
+
+def recovered_name(path: Path) -> Path:
+    """Where a new file is made of what can be read of a damaged one."""
+    return _companion(path, ".recovered")
 
 
 # How it says that a table is not as it should be.

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from kamstrup_mqtt.errors import KamstrupError, UsageError
@@ -39,6 +39,7 @@ _WATCH_S = 20.0
 # How long is waited for another program that has the file: at first, and when it has it for long.
 _LONG_MS, _SHORT_MS = 5000, 100
 _SURELY = 3  # readouts in a row under two names
+_END_S = 1.0  # what the end may take on a disk that hangs
 _LAST_WRITE_MS = 700  # how long the last write waits for another program that has the file
 
 # What a connection survives, so that it can still be read.
@@ -82,6 +83,10 @@ class History:
         self._positions: dict[str, Position] = {}  # by output
         self._noted: dict[str, Position] = {}  # as they are in the file
         self._renamed: list[str] = []
+        # What was set in this run, by meter and name, and what of it is not on disk.
+        self._set: dict[tuple[str, str], str] = {}
+        self._unset: dict[tuple[str, str], str] = {}
+        self._hanging: asyncio.Future[Any] | None = None  # what a disk that hangs does
         self._writing: asyncio.Task[None] | None = None  # perhaps on a disk that hangs
         self._twins: Counter[tuple[str, str | None]] = Counter()  # names that read another's meter
         self._trouble = ""
@@ -114,12 +119,17 @@ class History:
         """Close the file, soon; what still waits is written if that is possible."""
         self._is_closing = True
         self._database.interrupt()
-        if self._database.is_ours:
-            await self._tried(self._write_last)
-        await self._run(self._database.close)
+        ending = asyncio.ensure_future(self._end())
+        await asyncio.wait({ending}, timeout=_END_S)
+        ending.add_done_callback(_retrieve)
         self._thread.shutdown(wait=False)
         if waiting := len(self._queue.waiting):
             _log.warning("History %s: %d readouts could not be written", self._path, waiting)
+
+    async def _end(self) -> None:
+        if self._database.is_ours:
+            await self._tried(self._write_last)
+        await self._run(self._database.close)
 
     async def watch(self) -> None:
         """See now and then that the file is in its place, and write what waits, until cancelled."""
@@ -134,16 +144,18 @@ class History:
             stored = self._queue.add(meter, readout)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all())
-        await asyncio.wait({self._writing}, timeout=_PATIENCE_S)
+        writing = self._writing
+        await asyncio.wait({writing}, timeout=_PATIENCE_S)
         self.live.put(meter, stored)
         while self._renamed:
             await self.on_renamed(self._renamed.pop())
-        if self._writing.done():
-            self._writing.result()  # raises UsageError where the file is not ours after all
+        if writing.done():
+            writing.result()  # raises UsageError where the file is not ours after all
+            await self._soon(lambda database: self._pruning.prune(database, self._path))
 
     async def _write_all(self) -> None:
         """Write what waits, and what comes meanwhile."""
-        while await self._tried(self._write_and_prune):
+        while await self._tried(self._write_waiting):
             with self._turn:
                 if not self._queue.waiting:
                     return
@@ -161,7 +173,7 @@ class History:
             waiting = self._queue.behind(sequence, most)
             if self._queue.is_numbering and sequence >= self._queue.written_to:
                 return waiting
-        return await self._done(lambda database: self._read(database, sequence, most))
+        return await self._now(lambda database: self._read(database, sequence, most))
 
     async def latest(self, meter: str, registers: Iterable[int] = ()) -> Stored | None:
         """The last readout of `meter` that was not imported; None before the first.
@@ -187,7 +199,7 @@ class History:
     async def note(self, output: str, position: Position) -> None:
         """Note for good what an output has got. Raises HistoryAwayError when the disk fails."""
         self._positions[output] = position
-        await self._done(
+        await self._now(
             lambda database: positions.note(database, output, position, self._noted.get(output))
         )
         self._noted[output] = position
@@ -197,11 +209,16 @@ class History:
 
         None if nothing was. Raises HistoryAwayError where that cannot be known now.
         """
+        with self._turn:
+            if (meter, name) in self._unset:
+                return self._unset[meter, name]
         return await self._done(lambda database: meters.setting(database, meter, name))
 
     async def set_setting(self, meter: str, name: str, value: str) -> bool:
-        """Keep what was set at run time; whether the disk took it."""
-        return await self._written(lambda one: meters.set_setting(one, meter, name, value))
+        """Keep what was set at run time, as soon as the disk takes it; whether it has by now."""
+        with self._turn:
+            self._set[meter, name] = self._unset[meter, name] = value
+        return await self._soon(self._write_waiting)
 
     async def lacking(self) -> Lacking:
         """What meters left out, and when. Raises HistoryAwayError when the disk fails."""
@@ -209,22 +226,22 @@ class History:
 
     async def note_lacking(self, lacking: Lacking) -> bool:
         """Keep what meters left out besides what is kept already; whether the disk took it."""
-        return await self._written(lambda database: meters.note_lacking(database, lacking))
+        return await self._soon(_in_one_go(lambda one: meters.note_lacking(one, lacking)))
 
     async def note_outdoor(self, value: Decimal, moment: datetime) -> bool:
         """Keep a temperature outside, in °C; whether the disk took it."""
-        return await self._written(lambda database: note(database, value, moment))
+        return await self._soon(_in_one_go(lambda one: note(one, value, moment)))
 
     async def rebuild(self) -> int:
         """Roll up every hour again; gives how many hours that were. Raises what SQLite does."""
-        return await self._run(lambda: self._in_one_go(rebuild))
+        return await self._run(lambda: self._once(rebuild))
 
     async def take_in(self, lines: Iterable[tuple[str, Readout]]) -> tuple[int, int]:
         """Add older readouts, which no output is to see; gives how many were new, and were not.
 
         Raises what `lines` and SQLite do, and UsageError where a name was more than one meter.
         """
-        return await self._run(lambda: self._in_one_go(lambda one: take_in(one, lines)))
+        return await self._run(lambda: self._once(lambda one: take_in(one, lines)))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -239,19 +256,41 @@ class History:
             return True
         return False
 
-    async def _written(self, work: Callable[[sqlite3.Connection], object]) -> bool:
-        def write(database: sqlite3.Connection) -> None:
-            with transaction(database):
-                work(database)
+    async def _now(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work`, but wait no longer for a disk that hangs than `_PATIENCE_S`."""
+        if self._hanging is not None and not self._hanging.done():
+            raise HistoryAwayError(self.complaint)
+        doing = asyncio.ensure_future(self._done(work))
+        await asyncio.wait({doing}, timeout=_PATIENCE_S)
+        if doing.done():
+            return doing.result()
+        self._hanging = doing
+        doing.add_done_callback(_retrieve)
+        self._tell("it does not answer")
+        raise HistoryAwayError(self.complaint)
 
-        return await self._tried(write)
+    async def _soon(self, work: Callable[[sqlite3.Connection], object]) -> bool:
+        """Do `work`, perhaps later where the disk hangs; whether that is done."""
+        with contextlib.suppress(HistoryAwayError):
+            await self._now(work)
+            return True
+        return False
+
+    def _tell(self, trouble: str) -> None:
+        """Note what is wrong with the disk, and log it if that is news."""
+        if trouble != self._trouble and not self._is_closing:
+            self._trouble = trouble
+            _log.warning(
+                "History %s cannot be written: %s. Readouts wait in memory, at most %d of them; "
+                "see that its disk is there, has room, and may be written",
+                self._path, trouble, MOST_WAITING,
+            )  # fmt: skip
 
     # What follows runs in the thread.
 
-    def _in_one_go(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _once(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work`, which is not tried again."""
-        with transaction(self._database.do(lambda database: database)) as database:
-            return work(database)
+        return _in_one_go(work)(self._database.do(lambda database: database))
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work`; HistoryAwayError when the disk does not let us, which is told once."""
@@ -266,19 +305,11 @@ class History:
             if not self._is_closing and code not in _HARMLESS:
                 self._database.close()
             trouble = (isinstance(error, OSError) and error.strerror) or str(error)
-            if trouble != self._trouble and not self._is_closing:
-                self._trouble = trouble
-                _log.warning(
-                    "History %s cannot be written: %s. Readouts wait in memory, at most %d of "
-                    "them; see that its disk is there, has room, and may be written",
-                    self._path,
-                    trouble,
-                    MOST_WAITING,
-                )
+            self._tell(trouble)
             raise HistoryAwayError(f"history {self._path}: {trouble}") from error
         self._database.be_patient(_LONG_MS)
         with self._turn:
-            is_behind = bool(self._queue.waiting)
+            is_behind = bool(self._queue.waiting or self._unset)
         if self._trouble and not is_behind:
             lost, self._queue.lost = self._queue.lost, 0
             said = f"; {lost} did not fit into memory and are lost" if lost else ""
@@ -290,26 +321,33 @@ class History:
         """Go on with the numbers and positions of a file, which may be a new one."""
         before, self.id = self.id, _id_of(database)
         last, numbers = numbers_of(database)
+        is_other = before not in (None, self.id)
+        # Another history with readouts of its own took the place of ours, or a newer copy of it.
+        is_strange = is_other and last > 0
         self._noted.clear()
         for output, position in list(self._positions.items()):
             found = positions.position(database, output)
-            if found.cursor > position.cursor:  # of a file that took the place of ours
+            if is_strange or found.cursor > position.cursor:
                 self._positions[output] = found
                 self.changes += 1
             else:
                 positions.write(database, output, position)
         with self._turn:
-            waiting = self._queue.waiting
+            waiting = [] if is_strange else self._queue.waiting
             written = {one.sequence for one in waiting if is_written(database, one)}
-            is_other = before not in (None, self.id)
-            self._queue.resume(last, numbers, written, is_other=is_other)
+            self._queue.resume(last, numbers, written, is_strange=is_strange)
+            if is_other:
+                self._unset = self._set | self._unset
 
     def _missed(self, database: sqlite3.Connection) -> None:
         """Take what no output has got out of a file that is gone from its place."""
         behind = "WHERE sequence > ? ORDER BY sequence"
-        delivered = min((one.cursor for one in self._positions.values()), default=0)
+        noted = self._positions.values()
+        cursor = min((one.cursor for one in noted), default=0)
+        ahead = frozenset.intersection(*(one.ahead for one in noted)) if noted else frozenset()
         with contextlib.suppress(sqlite3.Error):
-            found = list(readouts(database, behind, delivered, most=MOST_WAITING))
+            behind_it = readouts(database, behind, cursor, most=MOST_WAITING)
+            found = [stored for stored in behind_it if stored.sequence not in ahead]
             with self._turn:
                 self._queue.put_back(found)
 
@@ -323,21 +361,23 @@ class History:
 
     def _write_waiting(self, database: sqlite3.Connection) -> None:
         with self._turn:
-            waiting = self._queue.waiting
-        if not waiting:
+            waiting, settings = self._queue.waiting, self._unset.copy()
+        if not waiting and not settings:
             return
         with transaction(database):
             renamed = [
                 stored.meter for stored in waiting
                 if write_next(database, stored, self._names, self._held(stored))
             ]  # fmt: skip
+            for (meter, name), value in settings.items():
+                meters.set_setting(database, meter, name, value)
         with self._turn:
-            self._queue.written(waiting[-1].sequence)
+            if waiting:
+                self._queue.written(waiting[-1].sequence)
+            self._unset = {
+                key: value for key, value in self._unset.items() if settings.get(key) != value
+            }
         self._renamed += renamed
-
-    def _write_and_prune(self, database: sqlite3.Connection) -> None:
-        self._write_waiting(database)
-        self._pruning.prune(database, self._path)
 
     def _write_last(self, database: sqlite3.Connection) -> None:
         database.execute(f"PRAGMA busy_timeout = {_LAST_WRITE_MS}")
@@ -361,6 +401,22 @@ class History:
                 "the ports in the configuration", held[0], stored.meter, serial, held[0],
             )  # fmt: skip
         return held
+
+
+def _in_one_go(work: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+    """`work` within a transaction."""
+
+    def whole(database: sqlite3.Connection) -> T:
+        with transaction(database):
+            return work(database)
+
+    return whole
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Have a failure nobody waits for any more go unsaid."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _do_nothing(_meter: str) -> None:

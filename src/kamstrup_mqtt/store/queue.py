@@ -39,7 +39,7 @@ class Queue:
 
     def resume(
         self, last: int, numbers: Mapping[Key, int], written: Collection[int] = (),
-        *, is_other: bool = False,
+        *, is_strange: bool = False,
     ) -> None:  # fmt: skip
         """Go on behind the numbers of a file; those that were given already stay.
 
@@ -47,17 +47,18 @@ class Queue:
             last: the number of its last readout.
             numbers: that of the last one of each meter.
             written: those of what waits that are in it already.
-            is_other: whether that file took the place of ours, and may have our numbers.
+            is_strange: whether that is another history, in which our numbers mean nothing.
 
         """
         for key, number in numbers.items():
             self._numbers[key] = max(number, self._numbers.get(key, 0))
         self.is_numbering = True
         waiting = [stored for stored in self._waiting if stored.sequence not in written]
-        is_taken = is_other and bool(waiting) and waiting[0].sequence <= last
         self.last = max(self.last, last)
         self._waiting = deque(
-            self._numbered(stored) if is_taken or not stored.sequence else stored
+            self._numbered(replace(stored, meter_sequence=None))
+            if is_strange or not stored.sequence
+            else stored
             for stored in waiting
         )
 

@@ -15,8 +15,7 @@ _NUMBERED = ("layout", "meter", "doubt", "outdoor", "cursor", "readout")  # tabl
 _OTHERS = ("setting", "lacking", "ahead")
 # The newest version that has each of these is that of the file.
 _SIGNS = (("ahead", 5), ("history", 4), ("setting", 3), ("hour", 2), ("readout", 1))
-_FIRST = -(1 << 62)
-_FURTHEST = 1 << 45  # from the last row that could be read to the next one that is looked for
+_FIRST, _LAST = -(1 << 62), 1 << 62  # numbers of rows
 
 Row = tuple[Any, ...]
 
@@ -112,10 +111,16 @@ def _around_holes(old: sqlite3.Connection, query: str, *arguments: object) -> It
     while True:
         try:
             for row in old.execute(query, (*arguments, begin)):
-                begin = int(row[0]) + 1
                 yield row
+                begin = int(row[0]) + 1
         except FILE_ERRORS:
-            found = _behind_hole(old, query, arguments, max(begin, 0) if begin == _FIRST else begin)
+            # The last row before a hole is lost to who reads on: once more, and only that one.
+            row = _first(old, query, (*arguments, begin))
+            if row is not None:
+                yield row
+                begin = int(row[0]) + 1
+                continue
+            found = _behind_hole(old, query, arguments, begin)
             if found is None:
                 return
             begin = found
@@ -128,10 +133,10 @@ def _behind_hole(
 ) -> int | None:
     """The first number behind `begin` from which on something can be read."""
     step = 1
-    while not _is_readable(old, query, (*arguments, begin + step)):
+    while begin + step <= _LAST and not _is_readable(old, query, (*arguments, begin + step)):
         step *= 2
-        if step > _FURTHEST:
-            return None
+    if begin + step > _LAST:
+        return None
     first, last = begin + step // 2, begin + step
     while first < last:
         middle = (first + last) // 2
@@ -142,9 +147,18 @@ def _behind_hole(
     return last
 
 
+def _first(old: sqlite3.Connection, query: str, arguments: Sequence[object]) -> Row | None:
+    """The first row of a query; None where it cannot be read, or there is none."""
+    with contextlib.suppress(*FILE_ERRORS):
+        row: Row | None = old.execute(f"{query} LIMIT 1", arguments).fetchone()
+        return row
+    return None
+
+
 def _is_readable(old: sqlite3.Connection, query: str, arguments: Sequence[object]) -> bool:
+    """Whether the first row of a query can be read, or there is none."""
     try:
-        old.execute(query, arguments).fetchone()
+        old.execute(f"{query} LIMIT 1", arguments).fetchone()
     except FILE_ERRORS:
         return False
     return True
