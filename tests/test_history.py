@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -231,7 +232,11 @@ async def test_what_was_taken_while_the_disk_failed_keeps_its_numbers(
 async def test_imports_are_saved_from_a_damaged_file_too(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     async with opened(path) as store:
-        await store.take_in([("a", readout(number)) for number in range(-1500, 0)])
+        begin = readout(0)
+        before = [
+            replace(begin, time=begin.time - timedelta(minutes=one)) for one in range(1, 1501)
+        ]
+        await store.take_in([("a", one) for one in before])
         for number in range(300):
             await store.append("a", readout(number))
     with contextlib.closing(sqlite3.connect(path)) as database:
